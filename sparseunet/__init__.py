@@ -1,0 +1,80 @@
+"""Medical image segmentation that configures itself and learns from sparsely annotated slices.
+
+Every public name is imported when it is first used, so `import sparseunet` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparseunet import errors
+    from sparseunet.annotation.simulate import simulate_annotation
+    from sparseunet.data.annotation import Annotation, Source
+    from sparseunet.data.check import check_dataset
+    from sparseunet.data.dataset import Dataset
+    from sparseunet.data.geometry import Geometry
+    from sparseunet.data.image import Image
+    from sparseunet.data.load import load_dataset
+    from sparseunet.evaluation.evaluate import evaluate
+    from sparseunet.fingerprint import extract_fingerprint
+    from sparseunet.planning.make_plan import make_plan
+    from sparseunet.planning.plan import Configuration, Plan
+    from sparseunet.prediction.predict import predict
+    from sparseunet.preprocessing.case import preprocess_case
+    from sparseunet.preprocessing.dataset import preprocess_dataset
+    from sparseunet.training.fit import fit
+
+__all__ = [
+    "Annotation",
+    "Configuration",
+    "Dataset",
+    "Geometry",
+    "Image",
+    "Plan",
+    "Source",
+    "check_dataset",
+    "errors",
+    "evaluate",
+    "extract_fingerprint",
+    "fit",
+    "load_dataset",
+    "make_plan",
+    "predict",
+    "preprocess_case",
+    "preprocess_dataset",
+    "simulate_annotation",
+]
+
+_HOMES = {
+    "Annotation": "sparseunet.data.annotation",
+    "Configuration": "sparseunet.planning.plan",
+    "Dataset": "sparseunet.data.dataset",
+    "Geometry": "sparseunet.data.geometry",
+    "Image": "sparseunet.data.image",
+    "Plan": "sparseunet.planning.plan",
+    "Source": "sparseunet.data.annotation",
+    "check_dataset": "sparseunet.data.check",
+    "evaluate": "sparseunet.evaluation.evaluate",
+    "extract_fingerprint": "sparseunet.fingerprint",
+    "fit": "sparseunet.training.fit",
+    "load_dataset": "sparseunet.data.load",
+    "make_plan": "sparseunet.planning.make_plan",
+    "predict": "sparseunet.prediction.predict",
+    "preprocess_case": "sparseunet.preprocessing.case",
+    "preprocess_dataset": "sparseunet.preprocessing.dataset",
+    "simulate_annotation": "sparseunet.annotation.simulate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("sparseunet.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sparseunet' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

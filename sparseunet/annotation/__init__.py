@@ -1,0 +1,1 @@
+"""Which slices to annotate, and annotations on their way to and from people."""

@@ -1,0 +1,228 @@
+"""Simulate sparse annotation: a copy of a dense dataset in which only chosen slices keep labels."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sparseunet.annotation.annotation_record import (
+    AnnotationRecord,
+    AnnotationRecords,
+    write_annotation_records,
+)
+from sparseunet.annotation.selection import SELECTORS, Selector
+from sparseunet.artifacts import write_json
+from sparseunet.data.annotation import Annotation, Source
+from sparseunet.data.dataset import Case, Dataset
+from sparseunet.data.io import read_annotation, read_geometry, write_label_map
+from sparseunet.errors import RequestError
+from sparseunet.progress import track
+from sparseunet.workspace import ANNOTATION_JSON, DATASET_JSON
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulationSummary:
+    """What a simulation kept."""
+
+    folder: Path
+    """The new raw dataset."""
+    ignore: int
+    """The label value that marks what was hidden."""
+    records: AnnotationRecords
+    """As written to `annotation.json`."""
+
+    @property
+    def num_kept_slices(self) -> int:
+        """Number of annotated slices over all cases."""
+        return sum(len(record.annotated_slices) for record in self.records.cases.values())
+
+    @property
+    def num_slices(self) -> int:
+        """Number of slices over all cases, annotated or not."""
+        return sum(record.num_slices for record in self.records.cases.values())
+
+
+def simulate_annotation(
+    dataset: Dataset,
+    *,
+    density: float,
+    selector: str,
+    axis: int,
+    seed: int,
+    folder: Path,
+    num_workers: int = 1,
+) -> SimulationSummary:
+    """Write a raw dataset in which all but some slices of every training label map are hidden.
+
+    Of D slices, max(1, round(density · D)) keep their labels (Z25 §2.1: annotation density); all
+    other voxels get the ignore value, which is the dataset's own or else the highest label value
+    plus one. Images and test data are hard links to the originals where the file system allows it,
+    copies elsewhere; test labels stay as they are. The folder appears complete or not at all.
+
+    Args:
+        dataset: Every case that has a label map is made sparse; cases without stay unlabelled.
+        density: Share of the slices that stay annotated, above 0 and up to 1.
+        selector: Name in `SELECTORS`.
+        axis: The slices lie across this axis of (z, y, x).
+        seed: For selectors that draw at random; recorded with every selector.
+        folder: The new dataset; must not exist.
+        num_workers: Threads that read and write label maps.
+
+    Raises:
+        RequestError: Density, axis, selector or folder are not possible, no case has labels, or a
+            label map is a 2D image, which has no slices to choose from.
+    """
+    _check_request(dataset, density=density, selector=selector, axis=axis, folder=folder)
+    ignore = (
+        max(dataset.labels.values) + 1 if dataset.labels.ignore is None else dataset.labels.ignore
+    )
+    labelled = [case for case in dataset.cases if case.label is not None]
+    choose = SELECTORS[selector]
+
+    with _appearing_folder(folder) as new:
+        _link_images(dataset, new)
+        for name in ("imagesTs", "labelsTs"):
+            _link_folder(dataset.folder / name, new / name)
+        (new / "labelsTr").mkdir()
+
+        def hide(case: Case) -> AnnotationRecord:
+            return _write_sparse_case(
+                case, dataset, density=density, choose=choose, axis=axis, ignore=ignore, new=new
+            )
+
+        with ThreadPoolExecutor(num_workers) as pool:
+            hidden = track(pool.map(hide, labelled), total=len(labelled), label="Hiding slices")
+            cases = dict(zip((case.name for case in labelled), hidden, strict=True))
+        records = AnnotationRecords(
+            cases=cases,
+            selector=selector,
+            density=density,
+            seed=seed,
+            provenance={"simulated_from": dataset.name},
+        )
+        write_annotation_records(new / ANNOTATION_JSON, records)
+        write_json(new / DATASET_JSON, _describe(dataset, ignore))
+    return SimulationSummary(folder=folder, ignore=ignore, records=records)
+
+
+def count_for_density(num_slices: int, *, density: float) -> int:
+    """Return how many of `num_slices` a density in (0, 1] stands for: rounded, at least one."""
+    return max(1, round(density * num_slices))
+
+
+def hide_slices(annotation: Annotation, *, keep: tuple[int, ...], axis: int) -> Annotation:
+    """Return the annotation with only the slices `keep` across `axis` left annotated."""
+    hidden_ZYX = np.ones(annotation.labels_ZYX.shape, bool)
+    np.moveaxis(hidden_ZYX, axis, 0)[list(keep)] = False
+    labels_ZYX, source_ZYX = annotation.labels_ZYX.copy(), annotation.source_ZYX.copy()
+    labels_ZYX[hidden_ZYX] = 0
+    source_ZYX[hidden_ZYX] = Source.NONE
+    return replace(annotation, labels_ZYX=labels_ZYX, source_ZYX=source_ZYX)
+
+
+def _check_request(
+    dataset: Dataset, *, density: float, selector: str, axis: int, folder: Path
+) -> None:
+    problems = []
+    if not 0 < density <= 1:
+        problems.append(f"density {density} is not a share of slices; give one above 0 and up to 1")
+    if axis not in (0, 1, 2):
+        problems.append(f"axis {axis} does not exist; give 0, 1 or 2 for z, y, x")
+    if selector not in SELECTORS:
+        problems.append(f"no selector {selector!r}; choose from {', '.join(SELECTORS)}")
+    if folder.exists():
+        problems.append(f"{folder} exists already and is not overwritten; choose another name")
+    labels = [case.label for case in dataset.cases if case.label is not None]
+    if not labels:
+        problems.append(
+            f"no training case of {dataset.name} has a label map, nothing can be hidden"
+        )
+    flat = [label.name for label in labels if read_geometry(label).dimensions == 2]
+    if flat:
+        names = ", ".join(flat[:3]) + (", ..." if len(flat) > 3 else "")
+        problems.append(
+            f"{len(flat)} label maps of {dataset.name} are 2D images ({names}), which have no"
+            " slices to choose from; for less annotation of 2D data leave some label files out"
+        )
+    if problems:
+        raise RequestError("Annotation cannot be simulated: " + "; ".join(problems) + ".")
+
+
+@contextmanager
+def _appearing_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `folder` that takes its name only if the block succeeds."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    holder = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+    try:
+        new = holder / folder.name
+        new.mkdir()  # not the holder itself: mkdtemp makes that private to the user
+        yield new
+        new.rename(folder)
+    finally:
+        shutil.rmtree(holder)
+
+
+def _link_images(dataset: Dataset, new: Path) -> None:
+    (new / "imagesTr").mkdir()
+    for case in dataset.cases:
+        for channel, image in enumerate(case.images):
+            name = f"{case.name}_{channel:04d}{dataset.file_ending}"
+            _link(image, new / "imagesTr" / name)
+
+
+def _link_folder(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        return
+    target.mkdir()
+    for file in sorted(source.rglob("*")):
+        if file.is_file():
+            _link(file, target / file.relative_to(source))
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(source.resolve())
+    except OSError:  # another file system, or one without hard links, or a file of someone else
+        shutil.copyfile(source, target)
+
+
+def _write_sparse_case(
+    case: Case,
+    dataset: Dataset,
+    *,
+    density: float,
+    choose: Selector,
+    axis: int,
+    ignore: int,
+    new: Path,
+) -> AnnotationRecord:
+    assert case.label is not None
+    dense, geometry = read_annotation(case.label, dataset.labels)
+    num_slices = geometry.shape[axis]
+    chosen = choose(num_slices, count=count_for_density(num_slices, density=density))
+    sparse = hide_slices(dense, keep=chosen, axis=axis)
+    wide_enough = np.promote_types(sparse.labels_ZYX.dtype, np.min_scalar_type(ignore))
+    sparse = replace(sparse, labels_ZYX=sparse.labels_ZYX.astype(wide_enough, copy=False))
+    labels_ZYX = sparse.to_label_map(ignore=ignore)
+    write_label_map(new / "labelsTr" / f"{case.name}{dataset.file_ending}", labels_ZYX, geometry)
+    annotated = tuple(int(index) for index in sparse.annotated_slices(axis))
+    foreground = np.moveaxis(sparse.labels_ZYX, axis, 0)
+    return AnnotationRecord(
+        axis=axis,
+        num_slices=num_slices,
+        annotated_slices=annotated,
+        reviewed_empty_slices=tuple(index for index in annotated if not foreground[index].any()),
+        annotated_classes=tuple(dataset.labels.foreground),
+    )
+
+
+def _describe(dataset: Dataset, ignore: int) -> dict:
+    """Return the new `dataset.json`: as it was, with an ignore label."""
+    description = {key: value for key, value in dataset.description.items() if key != "dataset"}
+    return {**description, "labels": {**description["labels"], "ignore": ignore}}

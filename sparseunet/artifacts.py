@@ -1,0 +1,106 @@
+"""Small results as JSON: written whole or not at all, and checked against their type when read."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sparseunet.errors import RequestError
+
+T = TypeVar("T")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` that takes its place only if the block succeeds.
+
+    The name keeps the ending of `path`, which writers of images decide by. Parent folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    temporary = folder / path.name
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write dataclasses, mappings, sequences and numbers as JSON, atomically."""
+    text = to_json(content)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def to_json(content: Any) -> str:
+    """Turn `content` into indented JSON; the same content gives the same text."""
+    return json.dumps(_plain(content), indent=1, ensure_ascii=False) + "\n"
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        RequestError: The file is missing or is not JSON; names path, line and column.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise RequestError(f"{path} does not exist.") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise RequestError(f"{path} is not valid JSON ({where}): {error.msg}.") from None
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path} is not UTF-8 text: {error}.") from None
+
+
+def parse(kind: type[T], content: Any, *, source: str) -> T:
+    """Build the dataclass `kind` from plain JSON content, checking every field.
+
+    Raises:
+        RequestError: Lists every field that is missing or of the wrong type, with `source`.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(map(str, item['loc'])) or '(top level)'}: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise RequestError(
+            f"{source} does not describe a {kind.__name__}:\n" + "\n".join(lines)
+        ) from None
+
+
+def hash_content(content: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of `content`, as 64 hex digits."""
+    text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, without importing numpy
+        return _plain(value.tolist())
+    if isinstance(value, Path):
+        return str(value)
+    return value

@@ -1,0 +1,98 @@
+"""`sparseunet VERB ...`: finds the verb, imports its module, turns errors into exit codes."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from sparseunet.errors import SparseUNetError
+
+VERBS = {
+    "check": ("sparseunet.cli.check", "look for problems in a raw dataset"),
+    "extract_fingerprint": ("sparseunet.cli.extract_fingerprint", "measure a raw dataset"),
+    "plan_experiment": ("sparseunet.cli.plan_experiment", "derive plans from the fingerprint"),
+    "preprocess": ("sparseunet.cli.preprocess", "bring all cases on the networks' grids"),
+    "plan_and_preprocess": (
+        "sparseunet.cli.plan_and_preprocess",
+        "check, fingerprint, plan and preprocess",
+    ),
+    "simulate_annotation": (
+        "sparseunet.cli.simulate_annotation",
+        "hide most slices of a dense dataset",
+    ),
+    "train": ("sparseunet.cli.train", "train a network on what is annotated"),
+    "predict": ("sparseunet.cli.predict", "segment new scans with a trained network"),
+    "evaluate": ("sparseunet.cli.evaluate", "compare segmentations with references"),
+    "demo": ("sparseunet.cli.demo", "see the whole path on a dataset made on the spot"),
+}
+"""Verb to (module with `add_arguments(parser)` and `run(arguments)`, one line of help)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 wrong request or data."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    before, verb, after = _split_at_verb(words)
+    if verb is None:
+        return _main_without_verb(before)
+    module = import_module(VERBS[verb][0])
+    parser = argparse.ArgumentParser(
+        prog=f"sparseunet {verb}",
+        description=(module.__doc__ or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--workspace",
+        metavar="DIR",
+        help="folder with raw/, preprocessed/ and results/ (default: SPARSEUNET_WORKSPACE, "
+        "nnU-Net's variables, the current folder)",
+    )
+    module.add_arguments(parser)
+    arguments = parser.parse_args(before + after)
+    try:
+        return int(module.run(arguments) or 0)
+    except SparseUNetError as error:
+        sys.stderr.write(f"sparseunet {verb}: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"sparseunet {verb}: interrupted\n")
+        return 130
+
+
+def _split_at_verb(words: list[str]) -> tuple[list[str], str | None, list[str]]:
+    """Split at the first word that is neither a global flag nor its value."""
+    position = 0
+    while position < len(words):
+        if words[position] == "--workspace":
+            position += 2
+        elif words[position].startswith("-"):
+            position += 1
+        elif words[position] in VERBS:
+            return words[:position], words[position], words[position + 1 :]
+        else:
+            break
+    return words, None, []
+
+
+def _main_without_verb(words: list[str]) -> int:
+    lines = "\n".join(f"  {verb:<22}{text}" for verb, (_, text) in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog="sparseunet",
+        usage="sparseunet [--workspace DIR] VERB ...",
+        description="Segmentation that configures itself and learns from sparse annotation.",
+        epilog=f"verbs:\n{lines}\n\n`sparseunet VERB --help` explains each.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workspace", metavar="DIR", help="folder of raw data and results")
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    arguments, rest = parser.parse_known_args(words)
+    if arguments.version:
+        from importlib.metadata import version
+
+        print(version("sparseunet"))
+        return 0
+    if rest:
+        parser.error(f"no verb {rest[0]!r}; expected one of: {', '.join(VERBS)}")
+    parser.print_help()
+    return 2

@@ -1,0 +1,22 @@
+"""One console script per verb: `sparseunet_VERB ...` is `sparseunet VERB ...`."""
+
+import sys
+from functools import partial
+
+from sparseunet.cli.main import main
+
+
+def _run(verb: str) -> int:
+    return main([verb, *sys.argv[1:]])
+
+
+check = partial(_run, "check")
+extract_fingerprint = partial(_run, "extract_fingerprint")
+plan_experiment = partial(_run, "plan_experiment")
+preprocess = partial(_run, "preprocess")
+plan_and_preprocess = partial(_run, "plan_and_preprocess")
+simulate_annotation = partial(_run, "simulate_annotation")
+train = partial(_run, "train")
+predict = partial(_run, "predict")
+evaluate = partial(_run, "evaluate")
+demo = partial(_run, "demo")

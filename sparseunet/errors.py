@@ -1,0 +1,74 @@
+"""Every exception the package raises on purpose, and the record of one problem found in data.
+
+SparseUNetError            exit code 1: the work failed
+└── RequestError           exit code 2: the request or the data is wrong
+    └── DatasetError       exit code 2: a list of problems, each with its fix
+        └── UnreadableFileError   one file cannot be read as what it should be
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """How much a problem matters."""
+
+    ERROR = "error"
+    """The dataset is rejected."""
+    WARNING = "warning"
+    """The dataset is accepted; a person should look at it."""
+    NOTE = "note"
+    """Worth knowing; nothing is wrong."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One thing that is wrong with a dataset, and how to mend it."""
+
+    severity: Severity
+    case: str
+    """Case identifier, or "" when the problem is the whole dataset's."""
+    file: str
+    """Path as the user knows it, relative to the dataset folder where possible."""
+    found: str
+    expected: str
+    fix: str
+
+    def __str__(self) -> str:
+        subject = " ".join(
+            part for part in (self.case, f"({self.file})" if self.file else "") if part
+        )
+        return (
+            f"{self.severity}: {subject}: found {self.found}; expected {self.expected}; {self.fix}"
+        )
+
+
+class SparseUNetError(Exception):
+    """The work failed for a reason that the message explains."""
+
+    exit_code = 1
+
+
+class RequestError(SparseUNetError):
+    """What was asked for cannot be done; the message says what was expected and the fix."""
+
+    exit_code = 2
+
+
+class DatasetError(RequestError):
+    """The data is wrong. Holds every problem found, not only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class UnreadableFileError(DatasetError):
+    """One file cannot be read as what it should be (truncated, wrong kind, not a number...)."""
+
+    def __init__(self, *, file: str, found: str, expected: str, fix: str, case: str = "") -> None:
+        problem = Problem(
+            severity=Severity.ERROR, case=case, file=file, found=found, expected=expected, fix=fix
+        )
+        super().__init__([problem])

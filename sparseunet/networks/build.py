@@ -1,0 +1,42 @@
+"""From a network plan to a network: the only place that knows which architectures there are."""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from sparseunet.errors import RequestError
+from sparseunet.networks.blocks import initialise
+from sparseunet.networks.unet import UNet
+from sparseunet.planning.plan import NetworkPlan
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "plain_unet": partial(UNet, residual=False),
+    "residual_unet": partial(UNet, residual=True),
+}
+
+
+def build_network(
+    plan: NetworkPlan, *, num_input_channels: int, num_outputs: int, deep_supervision: bool
+) -> nn.Module:
+    """Build and initialise the network of a plan, with torch's current random state.
+
+    The network maps images (B, C, Z, Y, X) or (B, C, Y, X) to logits (B, K, ...); with deep
+    supervision and in training mode to a list of logits, highest resolution first.
+
+    Raises:
+        RequestError: The plan names an architecture that does not exist.
+    """
+    if plan.architecture not in ARCHITECTURES:
+        raise RequestError(
+            f"The plan names the architecture {plan.architecture!r}; there are: "
+            f"{', '.join(ARCHITECTURES)}."
+        )
+    network = ARCHITECTURES[plan.architecture](
+        plan,
+        num_input_channels=num_input_channels,
+        num_outputs=num_outputs,
+        deep_supervision=deep_supervision,
+    )
+    network.apply(initialise)
+    return network

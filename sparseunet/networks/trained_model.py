@@ -1,0 +1,124 @@
+"""A trained model on disk: `run.json` says what it is, checkpoints hold tensors only."""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparseunet.artifacts import read_json
+from sparseunet.data.labels import LabelSchema
+from sparseunet.data.load import parse_labels
+from sparseunet.errors import RequestError, UnreadableFileError
+from sparseunet.networks.build import build_network
+from sparseunet.planning.nnunet_plans import plan_from_nnunet
+from sparseunet.planning.plan import Configuration, Plan
+from sparseunet.workspace import CHECKPOINT_FINAL, RUN_JSON, fold_folder
+
+RUN_KIND = "sparseunet.run"
+RUN_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedModel:
+    """Everything prediction needs: how to preprocess, which network, which weights."""
+
+    run_folder: Path
+    run_id: str
+    plan: Plan
+    """With every override of the run (features, batch) applied."""
+    configuration: Configuration
+    labels: LabelSchema
+    dataset_json: dict[str, Any]
+    """The description of the training dataset."""
+    mirror_axes: tuple[int, ...]
+    """Spatial axes of a patch that were mirrored in training and may be mirrored in prediction."""
+    checkpoints: tuple[Path, ...]
+    """One file of weights per fold; an ensemble averages them."""
+
+
+def load_trained_model(
+    run_folder: Path, folds: Sequence[int | str], *, checkpoint: str = CHECKPOINT_FINAL
+) -> TrainedModel:
+    """Read what a run says about itself and find the weights of its folds.
+
+    Raises:
+        RequestError: A fold or its checkpoint is missing, or `run.json` is not one.
+    """
+    missing = [
+        str(fold_folder(run_folder, fold) / checkpoint)
+        for fold in folds
+        if not (fold_folder(run_folder, fold) / checkpoint).is_file()
+    ]
+    if missing or not folds:
+        raise RequestError(
+            "No finished training for: "
+            + (", ".join(missing) or f"{run_folder} (no fold given)")
+            + ". Train these folds to the end, or ask for others with -f."
+        )
+    description = read_json(fold_folder(run_folder, folds[0]) / RUN_JSON)
+    if not isinstance(description, dict) or description.get("kind") != RUN_KIND:
+        raise RequestError(
+            f"{fold_folder(run_folder, folds[0]) / RUN_JSON} does not describe a run of sparseunet."
+        )
+    plan = plan_from_nnunet(description["plan"])
+    return TrainedModel(
+        run_folder=run_folder,
+        run_id=description["run_id"],
+        plan=plan,
+        configuration=plan.configurations[description["configuration"]],
+        labels=parse_labels(description["dataset_json"]),
+        dataset_json=description["dataset_json"],
+        mirror_axes=tuple(description["training"]["mirror_axes"]),
+        checkpoints=tuple(fold_folder(run_folder, fold) / checkpoint for fold in folds),
+    )
+
+
+def load_network(model: TrainedModel, checkpoint: Path) -> nn.Module:
+    """Build the model's network with the weights of one fold, on the CPU, in evaluation mode."""
+    network = build_network(
+        model.configuration.network,
+        num_input_channels=len(model.plan.intensities),
+        num_outputs=model.labels.num_outputs,
+        deep_supervision=False,
+    )
+    content = read_checkpoint(checkpoint)
+    try:
+        network.load_state_dict(content["weights"])
+    except (KeyError, RuntimeError) as error:
+        raise UnreadableFileError(
+            file=str(checkpoint),
+            found=f"weights that do not fit the network of the plan ({error})",
+            expected="the weights that this run trained",
+            fix="restore the file or train again",
+        ) from None
+    return network.eval()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's tensors and numbers; no code in the file is ever run.
+
+    Raises:
+        UnreadableFileError: The file is truncated, not a checkpoint, or holds pickled code.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnreadableFileError(
+            file=str(path),
+            found=f"an unreadable checkpoint ({reason})",
+            expected="tensors written by sparseunet",
+            fix="restore the file or train again",
+        ) from None
+    if not isinstance(content, dict):
+        raise UnreadableFileError(
+            file=str(path),
+            found=f"a {type(content).__name__}",
+            expected="tensors written by sparseunet",
+            fix="restore the file or train again",
+        )
+    return content

@@ -1,0 +1,1 @@
+"""From a fingerprint to a plan, without torch."""

@@ -1,0 +1,303 @@
+"""Plans in the form of nnU-Net v2's plans files: written for it, read from it."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any, Literal
+
+from sparseunet.errors import RequestError
+from sparseunet.fingerprint import IntensityProperties
+from sparseunet.planning.memory import PLANNERS
+from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
+
+logger = logging.getLogger(__name__)
+
+NNUNET_NORMALIZATION = {
+    "zscore": "ZScoreNormalization",
+    "ct": "CTNormalization",
+    "none": "NoNormalization",
+    "rescale_to_0_1": "RescaleTo01Normalization",
+    "rgb_to_0_1": "RGBTo01Normalization",
+}
+"""Our key to the class nnU-Net names."""
+
+_OUR_NORMALIZATION = {name: key for key, name in NNUNET_NORMALIZATION.items()}
+_UNETS = "dynamic_network_architectures.architectures.unet."
+_NETWORK_CLASS = {
+    "plain_unet": f"{_UNETS}PlainConvUNet",
+    "residual_unet": f"{_UNETS}ResidualEncoderUNet",
+}
+_DEPTHS_KEY = {"plain_unet": "n_conv_per_stage", "residual_unet": "n_blocks_per_stage"}
+_RESAMPLE = "resample_data_or_seg_to_shape"
+_REQUIRED = ("batch_size", "patch_size", "spacing", "normalization_schemes", "architecture")
+
+
+def plan_to_nnunet(plan: Plan, *, sparseunet: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the content of a plans file that nnU-Net 2.8.1 reads.
+
+    Args:
+        plan: What to write.
+        sparseunet: What only this package knows; stored under the key `sparseunet`, which nnU-Net
+            ignores. None leaves the key out.
+    """
+    content: dict[str, Any] = {
+        "dataset_name": plan.dataset_name,
+        "plans_name": plan.plans_name,
+        "original_median_spacing_after_transp": list(plan.original_median_spacing_mm),
+        "original_median_shape_after_transp": list(plan.original_median_shape),
+        "image_reader_writer": plan.image_reader_writer,
+        "transpose_forward": list(plan.transpose_forward),
+        "transpose_backward": list(plan.transpose_backward),
+        "configurations": {
+            name: _configuration_to_nnunet(configuration, plan)
+            for name, configuration in plan.configurations.items()
+        },
+        "experiment_planner_used": PLANNERS[plan.planner].nnunet_name,
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {
+            str(channel): asdict(properties) for channel, properties in enumerate(plan.intensities)
+        },
+    }
+    if sparseunet is not None:
+        content["sparseunet"] = dict(sparseunet)
+    return content
+
+
+def plan_from_nnunet(content: Mapping[str, Any], *, source: str = "the plans file") -> Plan:
+    """Read a plans file written by this package, by nnU-Net 2.x or by hand.
+
+    Configurations may inherit from each other, as in nnU-Net. What we cannot do is refused, never
+    replaced: other networks, normalisations, resampling or label handling.
+
+    Raises:
+        RequestError: Lists every configuration and key that is missing or not supported.
+    """
+    if not isinstance(content, Mapping) or not isinstance(content.get("configurations"), Mapping):
+        raise RequestError(f'{source} is no plans file: it has no "configurations".')
+    problems: list[str] = []
+    configurations: dict[str, Configuration] = {}
+    for name in content["configurations"]:
+        try:
+            resolved = _resolve(name, content["configurations"])
+            found = _unsupported(resolved)
+            problems += [f"{name}: {problem}" for problem in found]
+            if not found:
+                configurations[name] = _configuration_from_nnunet(name, resolved)
+        except (KeyError, TypeError, ValueError) as error:
+            problems.append(f"{name}: {type(error).__name__}: {error}")
+    if content.get("label_manager", "LabelManager") != "LabelManager":
+        problems.append(f"label_manager: {content['label_manager']} is not supported")
+    if problems:
+        raise RequestError(f"{source} cannot be used:\n" + "\n".join(f"  {p}" for p in problems))
+    try:
+        return _plan_from_nnunet(content, configurations)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{source} cannot be used: {type(error).__name__}: {error}.") from None
+
+
+def _configuration_to_nnunet(configuration: Configuration, plan: Plan) -> dict[str, Any]:
+    parent = _parent(configuration, plan)
+    if parent is not None:
+        return {"inherits_from": parent, "previous_stage": configuration.previous_stage}
+    written: dict[str, Any] = {
+        "data_identifier": configuration.data_identifier,
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": configuration.batch_size,
+        "patch_size": list(configuration.patch_size),
+        "median_image_size_in_voxels": list(configuration.median_shape),
+        "spacing": list(configuration.spacing_mm),
+        "normalization_schemes": [NNUNET_NORMALIZATION[key] for key in configuration.normalization],
+        "use_mask_for_norm": list(configuration.use_mask_for_norm),
+        "resampling_fn_data": _RESAMPLE,
+        "resampling_fn_seg": _RESAMPLE,
+        "resampling_fn_data_kwargs": _resampling(is_seg=False, order=3),
+        "resampling_fn_seg_kwargs": _resampling(is_seg=True, order=1),
+        "resampling_fn_probabilities": _RESAMPLE,
+        "resampling_fn_probabilities_kwargs": _resampling(is_seg=False, order=1),
+        "architecture": _network_to_nnunet(configuration.network, configuration.dimensions),
+        "batch_dice": configuration.batch_dice,
+    }
+    if configuration.previous_stage is not None:
+        written["previous_stage"] = configuration.previous_stage
+    if configuration.next_stage is not None:
+        written["next_stage"] = configuration.next_stage
+    return written
+
+
+def _parent(configuration: Configuration, plan: Plan) -> str | None:
+    """Return the configuration that this one differs from by nothing but a previous stage."""
+    if configuration.previous_stage is None:
+        return None
+    for name, other in plan.configurations.items():
+        if name == configuration.name or other.previous_stage is not None:
+            continue
+        if configuration == replace(
+            other, name=configuration.name, previous_stage=configuration.previous_stage
+        ):
+            return name
+    return None
+
+
+def _resampling(*, is_seg: bool, order: int) -> dict[str, Any]:
+    return {"is_seg": is_seg, "order": order, "order_z": 0, "force_separate_z": None}
+
+
+def _network_to_nnunet(network: NetworkPlan, dimensions: int) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "n_stages": len(network.strides),
+        "features_per_stage": list(network.features_per_stage),
+        "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
+        "kernel_sizes": [list(kernel) for kernel in network.kernel_sizes],
+        "strides": [list(stride) for stride in network.strides],
+        _DEPTHS_KEY[network.architecture]: list(network.encoder_depths),
+        "n_conv_per_stage_decoder": list(network.decoder_depths),
+        **_fixed_arguments(dimensions),
+    }
+    return {
+        "network_class_name": _NETWORK_CLASS[network.architecture],
+        "arch_kwargs": arguments,
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def _fixed_arguments(dimensions: int) -> dict[str, Any]:
+    return {
+        "conv_bias": True,
+        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",
+        "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+
+
+def _resolve(
+    name: str, configurations: Mapping[str, Any], *, seen: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return the configuration with everything it inherits; its own keys win."""
+    if name in seen:
+        raise ValueError(f"inherits from itself ({' -> '.join((*seen, name))})")
+    if name not in configurations:
+        raise ValueError(f"inherits from {name!r}, which is not in the file")
+    own = dict(configurations[name])
+    parent = own.pop("inherits_from", None)
+    if parent is None:
+        return own
+    return {**_resolve(parent, configurations, seen=(*seen, name)), **own}
+
+
+def _unsupported(resolved: Mapping[str, Any]) -> list[str]:
+    """Return what a configuration asks for that this package would do differently."""
+    missing = [key for key in _REQUIRED if key not in resolved]
+    if missing:
+        old = (
+            " (an old form of nnU-Net's plans: plan again)" if "UNet_class_name" in resolved else ""
+        )
+        return [f"misses {', '.join(missing)}{old}"]
+    expected: dict[str, Any] = {
+        "preprocessor_name": "DefaultPreprocessor",
+        "resampling_fn_data": _RESAMPLE,
+        "resampling_fn_seg": _RESAMPLE,
+        "resampling_fn_probabilities": _RESAMPLE,
+        "resampling_fn_data_kwargs": _resampling(is_seg=False, order=3),
+        "resampling_fn_seg_kwargs": _resampling(is_seg=True, order=1),
+        "resampling_fn_probabilities_kwargs": _resampling(is_seg=False, order=1),
+    }
+    problems = _differences(resolved, expected)
+    for scheme in resolved["normalization_schemes"]:
+        if scheme not in _OUR_NORMALIZATION:
+            known = ", ".join(_OUR_NORMALIZATION)
+            problems.append(f"normalization {scheme} is not supported; expected one of {known}")
+    network = resolved["architecture"]
+    if network["network_class_name"] not in _NETWORK_CLASS.values():
+        known = ", ".join(_NETWORK_CLASS.values())
+        return [
+            *problems,
+            f"network {network['network_class_name']} is not supported; expected one of {known}",
+        ]
+    dimensions = len(resolved["patch_size"])
+    conv = {"conv_op": f"torch.nn.modules.conv.Conv{dimensions}d"}
+    return problems + _differences(network["arch_kwargs"], {**conv, **_fixed_arguments(dimensions)})
+
+
+def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key} is {found[key]!r}, supported is only {value!r}"
+        for key, value in expected.items()
+        if key in found and found[key] != value
+    ]
+
+
+def _configuration_from_nnunet(name: str, resolved: Mapping[str, Any]) -> Configuration:
+    channels = resolved["normalization_schemes"]
+    patch_size = tuple(int(edge) for edge in resolved["patch_size"])
+    return Configuration(
+        name=name,
+        data_identifier=resolved.get("data_identifier", name),
+        batch_size=int(resolved["batch_size"]),
+        patch_size=patch_size,
+        median_shape=tuple(resolved.get("median_image_size_in_voxels", patch_size)),
+        spacing_mm=tuple(resolved["spacing"]),
+        normalization=tuple(_OUR_NORMALIZATION[scheme] for scheme in channels),
+        use_mask_for_norm=tuple(resolved.get("use_mask_for_norm", [False] * len(channels))),
+        network=_network_from_nnunet(resolved["architecture"]),
+        batch_dice=bool(resolved.get("batch_dice", False)),
+        previous_stage=resolved.get("previous_stage"),
+        next_stage=resolved.get("next_stage"),
+    )
+
+
+def _network_from_nnunet(network: Mapping[str, Any]) -> NetworkPlan:
+    architecture = next(
+        key for key, name in _NETWORK_CLASS.items() if name == network["network_class_name"]
+    )
+    arguments = network["arch_kwargs"]
+    stages = int(arguments["n_stages"])
+    return NetworkPlan(
+        architecture=architecture,
+        features_per_stage=_per_stage(arguments["features_per_stage"], stages),
+        kernel_sizes=tuple(tuple(kernel) for kernel in arguments["kernel_sizes"]),
+        strides=tuple(tuple(stride) for stride in arguments["strides"]),
+        encoder_depths=_per_stage(arguments[_DEPTHS_KEY[architecture]], stages),
+        decoder_depths=_per_stage(arguments["n_conv_per_stage_decoder"], stages - 1),
+    )
+
+
+def _per_stage(value: Any, stages: int) -> tuple[int, ...]:
+    """Return one number per stage; nnU-Net also takes a single number for all of them."""
+    return (value,) * stages if isinstance(value, int) else tuple(int(item) for item in value)
+
+
+def _plan_from_nnunet(content: Mapping[str, Any], configurations: dict[str, Configuration]) -> Plan:
+    intensities = content["foreground_intensity_properties_per_channel"]
+    return Plan(
+        dataset_name=content["dataset_name"],
+        plans_name=content["plans_name"],
+        planner=_planner(content),
+        original_median_spacing_mm=_triple(content["original_median_spacing_after_transp"]),
+        original_median_shape=_triple(content["original_median_shape_after_transp"]),
+        image_reader_writer=content["image_reader_writer"],
+        transpose_forward=_triple(content["transpose_forward"]),
+        transpose_backward=_triple(content["transpose_backward"]),
+        intensities=tuple(
+            IntensityProperties(**intensities[key]) for key in sorted(intensities, key=int)
+        ),
+        configurations=configurations,
+    )
+
+
+def _planner(
+    content: Mapping[str, Any],
+) -> Literal["default", "ResEncM", "ResEncL", "ResEncXL"]:
+    used = content.get("experiment_planner_used")
+    for name in PLANNERS:
+        if used == PLANNERS[name].nnunet_name:
+            return name  # type: ignore[return-value]
+    logger.warning("The plans were made by %s, which is recorded as the default planner.", used)
+    return "default"
+
+
+def _triple(values: Any) -> tuple[Any, Any, Any]:
+    first, second, third = values
+    return first, second, third

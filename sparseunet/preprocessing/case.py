@@ -1,0 +1,161 @@
+"""One case on the grid of the network, and the record of how to undo that."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparseunet.data.annotation import Annotation
+from sparseunet.data.geometry import Geometry
+from sparseunet.data.image import Image
+from sparseunet.planning.plan import Configuration, Plan
+from sparseunet.preprocessing.crop import crop_box
+from sparseunet.preprocessing.interpolation import resampled_shape
+from sparseunet.preprocessing.normalise import normalise
+from sparseunet.preprocessing.resample import resample_image, resample_mask
+from sparseunet.preprocessing.resample_annotation import resample_annotation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restoration:
+    """How to bring an array on the network's grid back to the grid of the source file."""
+
+    geometry: Geometry
+    """Grid of the source file, before anything was done to it."""
+    transpose_forward: tuple[int, int, int]
+    """Axis i of the network's grid is axis `transpose_forward[i]` of the file."""
+    crop_start: tuple[int, int, int]
+    """First voxel of the crop box, on transposed axes."""
+    crop_shape: tuple[int, int, int]
+    """Size of the crop box, on transposed axes, before resampling."""
+    network_shape: tuple[int, int, int]
+    """Size after resampling: the shape of the preprocessed arrays."""
+    network_spacing_mm: tuple[float, float, float] | None = None
+    """Spacing after resampling as the plan asks for it. None: follows from the shapes."""
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Spacing of the file on transposed axes."""
+        z, y, x = (self.geometry.spacing_mm[axis] for axis in self.transpose_forward)
+        return z, y, x
+
+    @property
+    def target_spacing_mm(self) -> tuple[float, float, float]:
+        """Spacing on the network's grid."""
+        if self.network_spacing_mm is not None:
+            return self.network_spacing_mm
+        z, y, x = (
+            spacing * before / after
+            for spacing, before, after in zip(
+                self.spacing_mm, self.crop_shape, self.network_shape, strict=True
+            )
+        )
+        return z, y, x
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PreprocessedCase:
+    """Arrays on the network's grid. Axes are the plan's transposed axes."""
+
+    name: str
+    image_CZYX: np.ndarray
+    """float32, normalised and resampled."""
+    inside_ZYX: np.ndarray
+    """bool, the image's own nonzero mask (holes filled). Independent of labels."""
+    annotation: Annotation | None
+    """None for a case without labels (inference)."""
+    restoration: Restoration
+
+
+def preprocess_case(
+    name: str,
+    image: Image,
+    annotation: Annotation | None,
+    *,
+    plan: Plan,
+    configuration: Configuration,
+) -> PreprocessedCase:
+    """Transpose, crop, normalise and resample one case (nnU-Net 2.8.1, in this order).
+
+    What happens to the image depends on the image alone. 2D configurations change the in-plane
+    spacing only and keep every slice.
+
+    Args:
+        name: Case identifier.
+        image: Channels in the plan's order.
+        annotation: On the grid of the image; None in prediction.
+        plan: Gives the transpose and the dataset's intensity statistics.
+        configuration: Gives spacing and normalisation.
+
+    Returns:
+        Arrays on the network's grid.
+
+    Raises:
+        ValueError: Channels do not fit the plan, or the annotation lies on another grid.
+    """
+    _check_annotation(image, annotation)
+    axes = plan.transpose_forward
+    image_CZYX = image.voxels_CZYX.transpose(0, *(axis + 1 for axis in axes))
+    inside_ZYX, start, shape = crop_box(image_CZYX)
+    box = tuple(slice(first, first + size) for first, size in zip(start, shape, strict=True))
+    spacing_mm = tuple(image.geometry.spacing_mm[axis] for axis in axes)
+    new_spacing_mm = _target_spacing(spacing_mm, configuration)
+    new_shape = resampled_shape(shape, spacing_mm, new_spacing_mm)
+    normalised_CZYX = normalise(
+        image_CZYX[:, *box],
+        inside_ZYX[box],
+        schemes=configuration.normalization,
+        use_mask=configuration.use_mask_for_norm,
+        intensities=plan.intensities,
+    )
+    if annotation is not None:
+        annotation = resample_annotation(
+            _cut(annotation, axes, box),
+            new_shape,
+            spacing_mm=spacing_mm,
+            new_spacing_mm=new_spacing_mm,
+        )
+    return PreprocessedCase(
+        name=name,
+        image_CZYX=resample_image(
+            normalised_CZYX, new_shape, spacing_mm=spacing_mm, new_spacing_mm=new_spacing_mm
+        ),
+        inside_ZYX=resample_mask(inside_ZYX[box], new_shape),
+        annotation=annotation,
+        restoration=Restoration(
+            geometry=image.geometry,
+            transpose_forward=axes,
+            crop_start=start,
+            crop_shape=shape,
+            network_shape=new_shape,
+            network_spacing_mm=new_spacing_mm,
+        ),
+    )
+
+
+def _check_annotation(image: Image, annotation: Annotation | None) -> None:
+    if annotation is not None and annotation.labels_ZYX.shape != image.geometry.shape:
+        raise ValueError(
+            f"the labels have shape {annotation.labels_ZYX.shape}, the image has "
+            f"{image.geometry.shape}; both must describe the same grid"
+        )
+
+
+def _target_spacing(
+    spacing_mm: Sequence[float], configuration: Configuration
+) -> tuple[float, float, float]:
+    kept = 3 - configuration.dimensions
+    z, y, x = (*spacing_mm[:kept], *configuration.spacing_mm)
+    return z, y, x
+
+
+def _cut(annotation: Annotation, axes: tuple[int, int, int], box: tuple[slice, ...]) -> Annotation:
+    def cut(array_ZYX: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(array_ZYX.transpose(axes)[box])
+
+    confidence_ZYX = annotation.confidence_ZYX
+    return Annotation(
+        labels_ZYX=cut(annotation.labels_ZYX),
+        source_ZYX=cut(annotation.source_ZYX),
+        confidence_ZYX=None if confidence_ZYX is None else cut(confidence_ZYX),
+    )

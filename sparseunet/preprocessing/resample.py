@@ -1,0 +1,222 @@
+"""Bring images onto another grid, and what a network says about them back."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sparseunet.data.labels import LabelSchema
+from sparseunet.preprocessing.blas import one_blas_thread
+from sparseunet.preprocessing.interpolation import (
+    AxisMap,
+    apply_weights,
+    axis_map,
+    separate_axis,
+    source_window,
+    take_nearest,
+)
+
+IMAGE_ORDER = 3
+LABEL_ORDER = 1
+SLAB_VOXELS = 2**21
+"""About how many voxels of one class are resampled at a time (8 MB in float32)."""
+
+
+def resample_image(
+    image_CZYX: np.ndarray,
+    new_shape: Sequence[int],
+    *,
+    spacing_mm: Sequence[float],
+    new_spacing_mm: Sequence[float],
+    order: int = IMAGE_ORDER,
+) -> np.ndarray:
+    """Resample channels by separable splines, clipped to the values of the input.
+
+    Equals `skimage.transform.resize(mode="edge", anti_aliasing=False)` of each channel. If slices
+    lie far apart (`interpolation.separate_axis`), each slice is resampled in its plane and clipped
+    to its own values, and slices are then taken by nearest neighbour (nnU-Net 2.8.1).
+
+    Args:
+        image_CZYX: Any real dtype.
+        new_shape: Voxels along (z, y, x).
+        spacing_mm: Spacing of the image; decides with `new_spacing_mm` on the separate axis only.
+        new_spacing_mm: Spacing of the result.
+        order: 1 linear or 3 cubic.
+
+    Returns:
+        float32. With unchanged shape the same values, without work.
+    """
+    if tuple(new_shape) == image_CZYX.shape[1:]:
+        return image_CZYX.astype(np.float32, copy=False)
+    maps = axis_maps(
+        image_CZYX.shape[1:],
+        new_shape,
+        spacing_mm=spacing_mm,
+        new_spacing_mm=new_spacing_mm,
+        order=order,
+    )
+    separate = separate_axis(spacing_mm, new_spacing_mm)
+    result_CZYX = np.empty((len(image_CZYX), *new_shape), np.float32)
+    with one_blas_thread():
+        for channel_ZYX, out_ZYX in zip(image_CZYX, result_CZYX, strict=True):
+            _resample_channel(channel_ZYX, out_ZYX, maps, separate)
+    return result_CZYX
+
+
+def resample_mask(mask_ZYX: np.ndarray, new_shape: Sequence[int]) -> np.ndarray:
+    """Resample any array by nearest neighbour."""
+    if tuple(new_shape) == mask_ZYX.shape:
+        return mask_ZYX
+    sizes = zip(mask_ZYX.shape, new_shape, strict=True)
+    return take_nearest(mask_ZYX, [axis_map(size, new, order=0) for size, new in sizes])
+
+
+def logits_to_labels(
+    logits_KZYX: np.ndarray,
+    new_shape: Sequence[int],
+    *,
+    spacing_mm: Sequence[float],
+    new_spacing_mm: Sequence[float],
+    labels: LabelSchema,
+    threshold: float = 0.0,
+) -> np.ndarray:
+    """Resample the network's output linearly and decide on a label per voxel.
+
+    Works in slabs along z and class by class, so no array of classes times output voxels exists.
+    nnU-Net 2.8.1: order 1, nearest across slices that lie far apart; arg-max over classes, or with
+    regions every region above one half painted in the order of `regions_class_order`.
+
+    Args:
+        logits_KZYX: float16 or float32, one channel per network output.
+        new_shape: Voxels along (z, y, x).
+        spacing_mm: Spacing of the logits.
+        new_spacing_mm: Spacing of the result.
+        labels: What the channels mean.
+        threshold: Regions only: 0 for logits, 0.5 for probabilities.
+
+    Returns:
+        Label values, uint8, or uint16 if a value needs it. Equal scores go to the lower channel.
+
+    Raises:
+        ValueError: The number of channels differs from `labels.num_outputs`.
+    """
+    if len(logits_KZYX) != labels.num_outputs:
+        raise ValueError(
+            f"Got {len(logits_KZYX)} channels; the labels need {labels.num_outputs} outputs."
+        )
+    maps = axis_maps(
+        logits_KZYX.shape[1:],
+        new_shape,
+        spacing_mm=spacing_mm,
+        new_spacing_mm=new_spacing_mm,
+        order=LABEL_ORDER,
+    )
+    values = output_values(labels)
+    labels_ZYX = np.zeros(tuple(new_shape), label_dtype(values))
+    with one_blas_thread():
+        for rows, window, weights in slabs(maps):
+            scores = (
+                apply_weights(channel_ZYX[window].astype(np.float32, copy=False), weights)
+                for channel_ZYX in logits_KZYX
+            )
+            if labels.has_regions:
+                _paint_regions(labels_ZYX[rows], scores, values, threshold)
+            else:
+                labels_ZYX[rows] = np.asarray(values, labels_ZYX.dtype)[_arg_max(scores)]
+    return labels_ZYX
+
+
+def output_values(labels: LabelSchema) -> tuple[int, ...]:
+    """Return the label value that each output channel of the network stands for."""
+    if labels.has_regions:
+        return labels.regions_class_order
+    return tuple(sorted(labels.classes.values()))
+
+
+def label_dtype(values: Sequence[int]) -> type[np.uint8] | type[np.uint16]:
+    """Return uint8 if all label values are below 255, else uint16 (nnU-Net 2.8.1)."""
+    return np.uint8 if max(values, default=0) < 255 else np.uint16
+
+
+def axis_maps(
+    shape: Sequence[int],
+    new_shape: Sequence[int],
+    *,
+    spacing_mm: Sequence[float],
+    new_spacing_mm: Sequence[float],
+    order: int,
+) -> tuple[AxisMap, ...]:
+    """Return the maps of the three axes, order 0 along the separate axis if there is one."""
+    separate = separate_axis(spacing_mm, new_spacing_mm)
+    return tuple(
+        axis_map(int(size), int(new_size), order=0 if axis == separate else order)
+        for axis, (size, new_size) in enumerate(zip(shape, new_shape, strict=True))
+    )
+
+
+def slabs(
+    maps: Sequence[AxisMap], *, cells: bool = False
+) -> Iterator[tuple[slice, slice, tuple[np.ndarray | None, ...]]]:
+    """Cut the output along its first axis into slabs of about `SLAB_VOXELS` voxels.
+
+    Yields:
+        rows: Output positions of the slab.
+        window: Source positions along the first axis that it reads.
+        weights: Per axis the matrix to apply to the window; None where nothing changes.
+            With `cells` the weights of cells instead of those of interpolation.
+    """
+    matrices = [step.cell_weights if cells else step.weights for step in maps]
+    plane = max(maps[1].size * maps[2].size, maps[1].new_size * maps[2].new_size)
+    height = max(1, SLAB_VOXELS // plane)
+    in_plane = [
+        None if step.size == step.new_size else matrix
+        for step, matrix in zip(maps[1:], matrices[1:], strict=True)
+    ]
+    for first in range(0, maps[0].new_size, height):
+        rows = slice(first, min(first + height, maps[0].new_size))
+        window = source_window(matrices[0][rows])
+        unchanged = maps[0].size == maps[0].new_size
+        across = None if unchanged else matrices[0][rows, window]
+        yield rows, window, (across, *in_plane)
+
+
+def _resample_channel(
+    channel_ZYX: np.ndarray, out_ZYX: np.ndarray, maps: Sequence[AxisMap], separate: int | None
+) -> None:
+    """Fill `out_ZYX`."""
+    weights = [None if step.size == step.new_size else step.weights for step in maps]
+    before_ZYX = channel_ZYX.astype(np.float32, copy=False)
+    if separate is None:
+        low, high = before_ZYX.min(), before_ZYX.max()
+        np.clip(apply_weights(before_ZYX, weights), low, high, out=out_ZYX)
+        return
+    step = maps[separate]
+    others = tuple(axis for axis in range(3) if axis != separate)
+    weights[separate] = None
+    if step.shrinks:
+        before_ZYX = np.take(before_ZYX, step.nearest, axis=separate)
+    low = before_ZYX.min(axis=others, keepdims=True)
+    high = before_ZYX.max(axis=others, keepdims=True)
+    in_plane_ZYX = np.clip(apply_weights(before_ZYX, weights), low, high)
+    if not step.shrinks:
+        in_plane_ZYX = np.take(in_plane_ZYX, step.nearest, axis=separate)
+    out_ZYX[...] = in_plane_ZYX
+
+
+def _arg_max(scores: Iterator[np.ndarray]) -> np.ndarray:
+    best_ZYX = np.array(next(scores))
+    winner_ZYX = np.zeros(best_ZYX.shape, np.uint16)
+    for channel, score_ZYX in enumerate(scores, start=1):
+        better_ZYX = score_ZYX > best_ZYX
+        winner_ZYX[better_ZYX] = channel
+        np.maximum(best_ZYX, score_ZYX, out=best_ZYX)
+    return winner_ZYX
+
+
+def _paint_regions(
+    labels_ZYX: np.ndarray,
+    scores: Iterator[np.ndarray],
+    values: Sequence[int],
+    threshold: float,
+) -> None:
+    for value, score_ZYX in zip(values, scores, strict=True):
+        labels_ZYX[score_ZYX > threshold] = value

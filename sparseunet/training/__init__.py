@@ -1,0 +1,1 @@
+"""Learning from exactly the voxels that somebody annotated."""

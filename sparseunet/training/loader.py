@@ -1,0 +1,189 @@
+"""Batches for training, made in background processes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sparseunet.data.annotation import Annotation, Source
+from sparseunet.preprocessing.store import CaseStore
+from sparseunet.training.augmentation import AUGMENTATIONS, Augmentation, seed_everything
+from sparseunet.training.sampling import CaseSummary, PatchPlace, batch_places
+
+Box = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """One batch on the CPU. For 2D networks the Z axis is missing."""
+
+    image_BCZYX: Tensor
+    """float32."""
+    labels_BZYX: Tensor
+    """int64 label values."""
+    weight_BZYX: Tensor
+    """float32 in [0, 1]; 0 is unannotated."""
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory (called by torch's loader for CUDA)."""
+        return self._map(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(
+            image_BCZYX=change(self.image_BCZYX),
+            labels_BZYX=change(self.labels_BZYX),
+            weight_BZYX=change(self.weight_BZYX),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchRecipe:
+    """How batches are drawn from the preprocessed cases of one split."""
+
+    patch_size: tuple[int, ...]
+    """(z, y, x), or (y, x) for a 2D network."""
+    batch_size: int
+    foreground_share: float
+    augmentation: str
+    mirror_axes: tuple[int, ...]
+    blank_outside: bool
+    """Set the image to 0 outside its nonzero mask after augmentation (masked normalisation)."""
+    trust: Mapping[Source, float]
+    seed: int
+    stream: int
+    """Tells training batches (0) from validation batches (1) of the same seed."""
+
+
+class BatchDataset(Dataset[Batch]):
+    """Item i is the batch of step i: always the same for the same recipe and cases."""
+
+    def __init__(self, store: CaseStore, cases: Sequence[CaseSummary], recipe: BatchRecipe) -> None:
+        self.store = store
+        self.cases = tuple(cases)
+        self.recipe = recipe
+        self.augmentation: Augmentation = AUGMENTATIONS[recipe.augmentation](
+            recipe.patch_size, recipe.mirror_axes
+        )
+
+    def __getitem__(self, step: int) -> Batch:
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, recipe.stream, step])
+        places = batch_places(
+            self.cases,
+            patch_size=_as_box(recipe.patch_size),
+            batch_size=recipe.batch_size,
+            foreground_share=recipe.foreground_share,
+            rng=rng,
+        )
+        patches = [self._patch(place, seed=int(rng.integers(2**32))) for place in places]
+        target_BCZYX = torch.stack([target for _, target in patches])
+        return Batch(
+            image_BCZYX=torch.stack([image for image, _ in patches]).contiguous(),
+            labels_BZYX=target_BCZYX[:, 0].to(torch.int64),
+            weight_BZYX=target_BCZYX[:, 1].contiguous(),
+        )
+
+    def _patch(self, place: PatchPlace, *, seed: int) -> tuple[Tensor, Tensor]:
+        recipe = self.recipe
+        size = _as_box(self.augmentation.loader_patch_size)
+        room = [
+            (large - small) // 2
+            for large, small in zip(size, _as_box(recipe.patch_size), strict=True)
+        ]
+        start = tuple(first - extra for first, extra in zip(place.start, room, strict=True))
+        image_CZYX, target_CZYX = read_padded(
+            self.store, place.case, (start[0], start[1], start[2]), size, recipe.trust
+        )
+        image, target = torch.from_numpy(image_CZYX), torch.from_numpy(target_CZYX)
+        if len(recipe.patch_size) == 2:
+            image, target = image[:, 0], target[:, 0]
+        seed_everything(seed)
+        image, target = self.augmentation.apply(image, target)
+        if recipe.blank_outside:
+            image = image * target[2]
+        return image, target
+
+
+def read_padded(
+    store: CaseStore, case: str, start: Box, size: Box, trust: Mapping[Source, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read a patch that may reach outside the case.
+
+    Returns:
+        image_CZYX, float32, 0 outside the case; target_CZYX, float32, with the channels label
+        value, weight and inside mask, all 0 outside: padding is never annotated.
+    """
+    shape = store.manifest(case).shape
+    low = [min(max(0, first), length) for first, length in zip(start, shape, strict=True)]
+    high = [
+        max(bottom, min(length, first + extent))
+        for bottom, first, extent, length in zip(low, start, size, shape, strict=True)
+    ]
+    patch = store.read_patch(case, (low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    where = tuple(
+        slice(bottom - first, top - first)
+        for bottom, top, first in zip(low, high, start, strict=True)
+    )
+    annotation = Annotation(
+        labels_ZYX=patch.labels_ZYX,
+        source_ZYX=patch.source_ZYX,
+        confidence_ZYX=patch.confidence_ZYX,
+    )
+    image_CZYX = np.zeros((patch.image_CZYX.shape[0], *size), np.float32)
+    image_CZYX[(slice(None), *where)] = patch.image_CZYX
+    target_CZYX = np.zeros((3, *size), np.float32)
+    target_CZYX[(0, *where)] = patch.labels_ZYX
+    target_CZYX[(1, *where)] = annotation.weight_ZYX(trust)
+    target_CZYX[(2, *where)] = patch.inside_ZYX
+    return image_CZYX, target_CZYX
+
+
+def load_batches(
+    dataset: BatchDataset, *, steps: range, num_workers: int, pin_memory: bool
+) -> Iterator[Batch]:
+    """Yield the batches of `steps` in order, made ahead by `num_workers` processes (0: here)."""
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=steps,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        prefetch_factor=3 if num_workers else None,
+    )
+    yield from loader
+
+
+def summarise_cases(store: CaseStore, names: Sequence[str]) -> list[CaseSummary]:
+    """Return where annotated voxels lie, for the cases that have any, in the order of `names`."""
+    summaries = []
+    for name in names:
+        manifest = store.manifest(name)
+        slices = store.annotated_slices(name, 0)
+        if len(slices):
+            summaries.append(
+                CaseSummary(
+                    name=name,
+                    shape=manifest.shape,
+                    is_dense=manifest.is_dense,
+                    class_voxels={
+                        value: voxels
+                        for value, voxels in store.class_voxels(name).items()
+                        if len(voxels)
+                    },
+                    annotated_voxels=store.annotated_voxels(name),
+                    annotated_slices=slices,
+                )
+            )
+    return summaries
+
+
+def _as_box(size: Sequence[int]) -> Box:
+    padded = (1,) * (3 - len(size)) + tuple(size)
+    return padded[0], padded[1], padded[2]

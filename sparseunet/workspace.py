@@ -1,0 +1,126 @@
+"""The only module that knows folder and file names."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparseunet.errors import RequestError
+
+DATASET_JSON = "dataset.json"
+ANNOTATION_JSON = "annotation.json"
+FINGERPRINT_JSON = "dataset_fingerprint.json"
+SPLITS_JSON = "splits_final.json"
+RUN_JSON = "run.json"
+LOG_JSONL = "log.jsonl"
+PROGRESS_PNG = "progress.png"
+CHECKPOINT_LATEST = "checkpoint_latest.pt"
+CHECKPOINT_FINAL = "checkpoint_final.pt"
+SUMMARY_JSON = "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workspace:
+    """Where raw data, preprocessed data and results lie."""
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+    @classmethod
+    def at(cls, root: Path) -> "Workspace":
+        """Return the workspace with `raw/`, `preprocessed/` and `results/` below `root`."""
+        return cls(raw=root / "raw", preprocessed=root / "preprocessed", results=root / "results")
+
+    def raw_dataset(self, dataset: str) -> Path:
+        """Return the folder of the raw dataset given by id (`4`), name or path.
+
+        Raises:
+            RequestError: No such dataset, or several have the id; lists what there is.
+        """
+        return _find_dataset(dataset, self.raw)
+
+    def dataset_name(self, dataset: str) -> str:
+        """Return the name of a dataset that is preprocessed, trained on or raw here.
+
+        Raises:
+            RequestError: It is nowhere in the workspace; lists what there is.
+        """
+        for root in (self.preprocessed, self.results):
+            try:
+                return _find_dataset(dataset, root).name
+            except RequestError:
+                continue
+        return self.raw_dataset(dataset).name
+
+    def new_raw_dataset(self, name: str) -> Path:
+        """Return the folder a new raw dataset called `name` (or at the path `name`) gets.
+
+        Raises:
+            RequestError: No name like `DatasetXXX_Name`, its id is taken, or the folder exists.
+        """
+        folder = Path(name) if "/" in name else self.raw / name
+        if not _DATASET_NAME.fullmatch(folder.name):
+            raise RequestError(
+                f"{folder.name!r} is no dataset name; expected DatasetXXX_Name with a three-digit "
+                "id, e.g. Dataset010_Hip10."
+            )
+        if folder.exists():
+            raise RequestError(
+                f"{folder} exists already and is not overwritten; choose another name or remove it."
+            )
+        same_id = [
+            other for other in _datasets(folder.parent) if other.name[:11] == folder.name[:11]
+        ]
+        if same_id:
+            raise RequestError(
+                f"Dataset id {folder.name[7:10]} is taken by {same_id[0]}; choose another id."
+            )
+        return folder
+
+    def preprocessed_dataset(self, dataset_name: str) -> Path:
+        """Return the folder of fingerprint, plans, splits and preprocessed configurations."""
+        return self.preprocessed / dataset_name
+
+    def plans_file(self, dataset_name: str, plans_name: str = "nnUNetPlans") -> Path:
+        """Return the path of a plans file."""
+        return self.preprocessed_dataset(dataset_name) / f"{plans_name}.json"
+
+    def results_dataset(self, dataset_name: str) -> Path:
+        """Return the folder of all runs on a dataset."""
+        return self.results / dataset_name
+
+    def run_folder(self, dataset_name: str, configuration: str, run_id: str) -> Path:
+        """Return the folder of one run, which holds `fold_0` ... or `fold_all`."""
+        return self.results_dataset(dataset_name) / configuration / run_id
+
+
+def fold_folder(run_folder: Path, fold: int | str) -> Path:
+    """Return the folder of one fold (0, 1, ... or `all`) of a run."""
+    return run_folder / f"fold_{fold}"
+
+
+_DATASET_NAME = re.compile(r"Dataset\d{3}_.+")
+
+
+def _datasets(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if _DATASET_NAME.fullmatch(path.name))
+
+
+def _find_dataset(dataset: str, root: Path) -> Path:
+    if re.fullmatch(r"\d{1,3}", dataset):
+        prefix = f"Dataset{int(dataset):03d}_"
+        found = [path for path in _datasets(root) if path.name.startswith(prefix)]
+    else:
+        found = [path for path in (root / dataset, Path(dataset)) if path.is_dir()][:1]
+    if len(found) == 1:
+        return found[0].resolve()
+    there = ", ".join(path.name for path in _datasets(root)) or "none"
+    if found:
+        names = ", ".join(path.name for path in found)
+        raise RequestError(f"Dataset id {dataset} is ambiguous in {root}: {names}. Give the name.")
+    raise RequestError(
+        f"No dataset {dataset!r} in {root} (datasets there: {there}). Put it there as "
+        "DatasetXXX_Name, name another folder with --workspace, or give a path."
+    )

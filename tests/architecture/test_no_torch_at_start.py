@@ -1,0 +1,59 @@
+"""Start-up is cheap: help, checking and planning never import torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparseunet.cli.main import VERBS
+
+PACKAGE = Path(__file__).resolve().parents[2] / "sparseunet"
+NEEDS_TORCH = {"networks", "training", "prediction", "self_training", "benchmark", "pipeline"}
+HEAVY = {"torch", "numpy", "scipy", "SimpleITK", "nibabel", "skimage", "sklearn", "blosc2"}
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    assert modules_after("import sparseunet") & HEAVY == set()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], []], ids=["help", "version", "none"])
+def test_the_command_without_a_verb_imports_nothing_heavy(words: list[str]) -> None:
+    assert modules_after(call_of_main(words)) & HEAVY == set()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_imports_nothing_heavy(verb: str) -> None:
+    assert modules_after(call_of_main([verb, "--help"])) & HEAVY == set()
+
+
+def test_modules_that_need_no_torch_import_none() -> None:
+    names = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.relative_to(PACKAGE).parts[0] not in NEEDS_TORCH
+    ]
+    assert "sparseunet.planning.plan" in names
+    statements = "".join(f"import {name}\n" for name in names)
+    assert "torch" not in modules_after(statements)
+
+
+def call_of_main(words: list[str]) -> str:
+    return (
+        "from sparseunet.cli.main import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit as stop:\n    assert not stop.code, stop"
+    )
+
+
+def modules_after(statements: str) -> set[str]:
+    """Return the top-level modules a fresh interpreter holds after running the statements."""
+    script = (
+        f"{statements}\nimport json, sys\n"
+        "sys.stderr.write(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stderr.splitlines()[-1]))

@@ -1,0 +1,20 @@
+"""Where real data lies, and what happens without it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_BESIDE_THE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real datasets; without it a test skips, except in CI, where it fails."""
+    root = Path(os.environ.get("SPARSEUNET_TEST_DATA", _BESIDE_THE_CHECKOUT))
+    if root.is_dir():
+        return root
+    message = f"no test data at {root}; set SPARSEUNET_TEST_DATA to the folder of datasets"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)

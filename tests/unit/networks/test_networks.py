@@ -1,0 +1,109 @@
+"""Networks are those of nnU-Net's plans."""
+
+import pytest
+import torch
+
+from sparseunet.errors import RequestError
+from sparseunet.networks.build import ARCHITECTURES, build_network
+from sparseunet.networks.device import autocast, resolve_device, resolve_precision
+from sparseunet.planning.overrides import with_base_features
+from sparseunet.planning.plan import Configuration, NetworkPlan
+
+
+def _plan(*, architecture="plain_unet", features=(4, 8, 16, 32), dimensions=3):
+    return NetworkPlan(
+        architecture=architecture,
+        features_per_stage=features,
+        kernel_sizes=((1,) + (3,) * (dimensions - 1),) + ((3,) * dimensions,) * (len(features) - 1),
+        strides=((1,) * dimensions,) + ((2,) * dimensions,) * (len(features) - 1),
+        encoder_depths=(2,) * len(features),
+        decoder_depths=(2,) * (len(features) - 1),
+    )
+
+
+def _network(plan, *, deep_supervision=True):
+    return build_network(
+        plan, num_input_channels=2, num_outputs=3, deep_supervision=deep_supervision
+    )
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_deep_supervision_gives_every_decoder_resolution_from_high_to_low(architecture, dimensions):
+    network = _network(_plan(architecture=architecture, dimensions=dimensions))
+    image = torch.randn(2, 2, *(16,) * dimensions)
+    shapes = [tuple(output.shape) for output in network.train()(image)]
+    assert shapes == [(2, 3, *(16 // 2**level,) * dimensions) for level in range(3)]
+    assert network.eval()(image).shape == (2, 3, *(16,) * dimensions)
+
+
+def test_training_and_evaluation_agree_at_full_resolution():
+    network = _network(_plan())
+    image = torch.randn(1, 2, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(network.train()(image)[0], network.eval()(image))
+
+
+def test_the_hippocampus_network_has_as_many_weights_as_nnunets():
+    plan = NetworkPlan(
+        architecture="plain_unet",
+        features_per_stage=(32, 64, 128, 256),
+        kernel_sizes=((3, 3, 3),) * 4,
+        strides=((1, 1, 1), *((2, 2, 2),) * 3),
+        encoder_depths=(2,) * 4,
+        decoder_depths=(2,) * 3,
+    )
+    network = build_network(plan, num_input_channels=1, num_outputs=3, deep_supervision=True)
+    assert sum(weight.numel() for weight in network.parameters()) == 5_603_177
+
+
+def test_the_same_seed_gives_the_same_weights():
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        states.append(_network(_plan()).state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_an_unknown_architecture_is_named_with_those_there_are():
+    with pytest.raises(RequestError, match=r"'transformer'.*plain_unet"):
+        _network(_plan(architecture="transformer"))
+
+
+def test_base_features_double_per_stage_up_to_the_cap():
+    configuration = Configuration(
+        name="3d_fullres",
+        data_identifier="x",
+        batch_size=2,
+        patch_size=(16, 16, 16),
+        median_shape=(16.0, 16.0, 16.0),
+        spacing_mm=(1.0, 1.0, 1.0),
+        normalization=("zscore",),
+        use_mask_for_norm=(False,),
+        network=_plan(features=(32,) * 5),
+        batch_dice=False,
+    )
+    changed = with_base_features(configuration, 24).network.features_per_stage
+    assert changed == (24, 48, 96, 192, 320)
+    with pytest.raises(RequestError, match="found 0"):
+        with_base_features(configuration, 0)
+
+
+def test_bfloat16_can_be_forced_and_changes_the_output_little():
+    device = resolve_device("cpu")
+    network = _network(_plan(), deep_supervision=False).eval()
+    image = torch.randn(1, 2, 16, 16, 16)
+    with torch.no_grad():
+        exact = network(image)
+        with autocast(device, resolve_precision("bfloat16", device)):
+            rounded = network(image)
+    assert rounded.dtype is torch.bfloat16
+    assert (rounded.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
+    assert resolve_precision("float32", device) is None
+
+
+def test_devices_and_precisions_that_are_not_there_are_refused():
+    with pytest.raises(RequestError, match="'tpu'"):
+        resolve_device("tpu")
+    with pytest.raises(RequestError, match="'int8'"):
+        resolve_precision("int8", torch.device("cpu"))

@@ -1,0 +1,72 @@
+"""Cross-validation splits."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparseunet.errors import RequestError
+from sparseunet.planning.splits import make_splits, splits_from_json, splits_to_json
+
+case_names = st.sets(st.text("abc123_", min_size=1, max_size=6), min_size=2, max_size=40).map(list)
+
+
+@given(case_names, st.integers(2, 7))
+def test_every_case_is_validated_on_exactly_once_and_never_trained_on_in_that_fold(names, folds):
+    splits = make_splits(names, num_folds=folds)
+    assert len(splits) == min(folds, len(names))
+    assert sorted(name for split in splits for name in split.val) == sorted(names)
+    for split in splits:
+        assert split.val
+        assert sorted(split.train + split.val) == sorted(names)
+
+
+@given(case_names, st.randoms())
+def test_the_order_in_which_cases_are_given_does_not_matter(names, random):
+    shuffled = list(names)
+    random.shuffle(shuffled)
+    assert make_splits(names) == make_splits(shuffled)
+
+
+@pytest.mark.parametrize("num_cases", [5, 7, 12, 200])
+def test_splits_equal_scikit_learns_shuffled_folds_that_nnunet_uses(num_cases):
+    from sklearn.model_selection import KFold
+
+    names = [f"case_{number:03d}" for number in range(num_cases)]
+    expected = [
+        {"train": [names[index] for index in train], "val": [names[index] for index in val]}
+        for train, val in KFold(n_splits=5, shuffle=True, random_state=12345).split(names)
+    ]
+    assert splits_to_json(make_splits(names)) == expected
+
+
+def test_splits_survive_json():
+    splits = make_splits(["a", "b", "c"])
+    assert splits_from_json(json.loads(json.dumps(splits_to_json(splits)))) == splits
+
+
+@pytest.mark.parametrize("names", [[], ["only"]])
+def test_one_case_cannot_be_split(names):
+    with pytest.raises(RequestError, match="at least two cases"):
+        make_splits(names)
+
+
+def test_a_name_given_twice_is_refused():
+    with pytest.raises(RequestError, match="more than once: b"):
+        make_splits(["a", "b", "b"])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({}, ["must be a list"]),
+        ([], ["must be a list"]),
+        ([{"train": ["a"]}, {"train": ["a", "b"], "val": ["b"]}], ["fold 0", "fold 1", "on b"]),
+    ],
+)
+def test_a_wrong_splits_file_is_explained(content, words):
+    with pytest.raises(RequestError) as caught:
+        splits_from_json(content, source="splits_final.json")
+    for word in ["splits_final.json", *words]:
+        assert word in str(caught.value)
