@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from sparseunet.data.annotation import Source
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.io import read_annotation, read_image
 from sparseunet.data.labels import LabelSchema
-from sparseunet.errors import DatasetError, Problem, RequestError, Severity
+from sparseunet.errors import DatasetError, RequestError, UnreadableFileError
 from sparseunet.progress import track
 
 logger = logging.getLogger(__name__)
@@ -227,9 +227,11 @@ def _measure_cases(
 
     def measure(case: Case) -> _Measurement | DatasetError:
         try:
-            return _measure_case(case, dataset.labels, region, keep=keep)
+            return _measure_case(case, dataset, region, keep=keep)
         except DatasetError as error:
-            return error
+            return DatasetError(
+                [replace(problem, case=problem.case or case.name) for problem in error.problems]
+            )
 
     executor = ThreadPoolExecutor(max(1, num_workers))
     try:
@@ -254,15 +256,23 @@ def _measure_cases(
 
 
 def _measure_case(
-    case: Case, labels: LabelSchema, region: Literal["foreground", "body"], *, keep: int
+    case: Case, dataset: Dataset, region: Literal["foreground", "body"], *, keep: int
 ) -> _Measurement:
     image = read_image(case.images)
+    if len(image.voxels_CZYX) != len(dataset.channel_names):
+        raise _problem(
+            case,
+            file=case.images[0],
+            found=f"{len(image.voxels_CZYX)} channels",
+            expected=f"{len(dataset.channel_names)}: {', '.join(dataset.channel_names)}",
+            fix="correct the channel_names of dataset.json, or the image",
+        )
     nonzero_ZYX = (image.voxels_CZYX != 0).any(axis=0)
     box = _bounding_box(nonzero_ZYX)
     if region == "body":
         chosen_ZYX = nonzero_ZYX if nonzero_ZYX.any() else ~nonzero_ZYX
     else:
-        chosen_ZYX = _annotated_foreground(case, labels, image.geometry.shape)
+        chosen_ZYX = _annotated_foreground(case, dataset.labels, image.geometry.shape)
     chosen_ZYX = chosen_ZYX[box]
     num_voxels = int(np.count_nonzero(chosen_ZYX))
     shape = chosen_ZYX.shape
@@ -287,19 +297,20 @@ def _annotated_foreground(
         return np.zeros(shape, bool)
     annotation, _ = read_annotation(case.label, labels)
     if annotation.labels_ZYX.shape != shape:
-        raise DatasetError(
-            [
-                Problem(
-                    severity=Severity.ERROR,
-                    case=case.name,
-                    file=case.label.name,
-                    found=f"a label of shape {annotation.labels_ZYX.shape}",
-                    expected=f"the image's shape {shape}",
-                    fix="resample the label to the image's grid, or drop the case",
-                )
-            ]
+        raise _problem(
+            case,
+            file=case.label,
+            found=f"a label of shape {annotation.labels_ZYX.shape}",
+            expected=f"the image's shape {shape}",
+            fix="resample the label to the image's grid, or drop the case",
         )
     return (annotation.source_ZYX == Source.MANUAL) & (annotation.labels_ZYX > 0)
+
+
+def _problem(case: Case, *, file: Path, found: str, expected: str, fix: str) -> DatasetError:
+    return UnreadableFileError(
+        case=case.name, file=file.name, found=found, expected=expected, fix=fix
+    )
 
 
 def _bounding_box(inside_ZYX: np.ndarray) -> tuple[slice, slice, slice]:

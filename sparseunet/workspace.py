@@ -16,6 +16,9 @@ PROGRESS_PNG = "progress.png"
 CHECKPOINT_LATEST = "checkpoint_latest.pt"
 CHECKPOINT_FINAL = "checkpoint_final.pt"
 SUMMARY_JSON = "summary.json"
+PREDICTION_JSON = "prediction.json"
+VALIDATION = "validation"
+GROUND_TRUTH = "gt_segmentations"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,6 +24,9 @@ from sparseunet.errors import RequestError
 from sparseunet.progress import track
 from sparseunet.workspace import ANNOTATION_JSON, DATASET_JSON
 
+_COMPANION_ENDINGS = (".json", ".raw", ".zraw")
+"""Of files that belong to an image: the voxel size of a TIFF, the voxels of a MetaImage header."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimulationSummary:
@@ -147,7 +150,7 @@ def _check_request(
         names = ", ".join(flat[:3]) + (", ..." if len(flat) > 3 else "")
         problems.append(
             f"{len(flat)} label maps of {dataset.name} are 2D images ({names}), which have no"
-            " slices to choose from; for less annotation of 2D data leave some label files out"
+            " slices to choose from; for less annotation of 2D data take fewer images"
         )
     if problems:
         raise RequestError("Annotation cannot be simulated: " + "; ".join(problems) + ".")
@@ -171,8 +174,14 @@ def _link_images(dataset: Dataset, new: Path) -> None:
     (new / "imagesTr").mkdir()
     for case in dataset.cases:
         for channel, image in enumerate(case.images):
-            name = f"{case.name}_{channel:04d}{dataset.file_ending}"
-            _link(image, new / "imagesTr" / name)
+            stem = f"{case.name}_{channel:04d}"
+            _link(image, new / "imagesTr" / f"{stem}{dataset.file_ending}")
+            for name in (stem, case.name):
+                for ending in _COMPANION_ENDINGS:
+                    companion = image.with_name(name + ending)
+                    target = new / "imagesTr" / companion.name
+                    if companion.is_file() and not target.exists():
+                        _link(companion, target)
 
 
 def _link_folder(source: Path, target: Path) -> None:

@@ -92,6 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.num_workers < 1:
         raise RequestError(f"--num-workers must be 1 or more, found {arguments.num_workers}.")
+    for folder in (arguments.references, arguments.predictions):
+        if not folder.is_dir():
+            raise RequestError(f"The folder {folder} does not exist.")
     labels, file_ending = _find_labels(arguments)
     cases = arguments.cases
     if arguments.chill:
@@ -140,7 +143,7 @@ def _find_labels(arguments: argparse.Namespace) -> "tuple[LabelSchema, str]":
 
 
 def _find_file_ending(folder: Path) -> str:
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    names = [path.name for path in folder.iterdir()]
     present = [ending for ending in _FILE_ENDINGS if any(name.endswith(ending) for name in names)]
     if len(present) != 1:
         raise RequestError(
@@ -155,7 +158,7 @@ def _predicted_cases(arguments: argparse.Namespace, file_ending: str) -> list[st
     folder = arguments.predictions
     predicted = sorted(
         path.name.removesuffix(file_ending)
-        for path in (folder.iterdir() if folder.is_dir() else ())
+        for path in folder.iterdir()
         if path.name.endswith(file_ending) and (arguments.references / path.name).is_file()
     )
     chosen = [name for name in predicted if arguments.cases is None or name in arguments.cases]
@@ -168,7 +171,7 @@ def _predicted_cases(arguments: argparse.Namespace, file_ending: str) -> list[st
 
 
 def _format_table(scores: "Scores") -> str:
-    rows = [("class", "Dice", "IoU", "HD95 mm", "ASSD mm")]
+    rows: list[tuple[str, ...]] = [("class", "Dice", "IoU", "HD95 mm", "ASSD mm")]
     for name in scores.classes:
         spread = scores.standard_deviation(name, "Dice")
         rows.append(

@@ -19,10 +19,12 @@ from sparseunet.progress import format_duration
 from sparseunet.workspace import (
     CHECKPOINT_FINAL,
     DATASET_JSON,
+    GROUND_TRUTH,
     PROGRESS_PNG,
     RUN_JSON,
     SPLITS_JSON,
     SUMMARY_JSON,
+    VALIDATION,
     Workspace,
     fold_folder,
 )
@@ -83,11 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
         request.fold,
     )
     if (folder / CHECKPOINT_FINAL).is_file():
-        _require_same_run(folder, request)
+        _require_same(folder, request)
         print(f"{folder} has finished already; nothing to do.")
     else:
         _train(request, arguments, folder)
-    if request.split.val and not (folder / "validation" / SUMMARY_JSON).is_file():
+    if request.split.val and not (folder / VALIDATION / SUMMARY_JSON).is_file():
         _validate(request, arguments, workspace, folder)
     print(f"Trained: {folder}")
     return 0
@@ -112,7 +114,7 @@ class _Request:
 def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
     from sparseunet.planning.nnunet_plans import plan_from_nnunet
     from sparseunet.preprocessing.store import CaseStore
-    from sparseunet.training.record import run_identity, run_id
+    from sparseunet.training.record import run_id, run_identity
 
     dataset_name = workspace.dataset_name(arguments.dataset)
     folder = workspace.preprocessed_dataset(dataset_name)
@@ -215,6 +217,12 @@ def _choose_split(splits_file: Path, cases: Sequence[str], fold: str, dataset_na
             f"sparseunet plan_and_preprocess -d {dataset_name} again."
         )
     return split
+
+
+def _require_same(folder: Path, request: _Request) -> None:
+    from sparseunet.training.record import read_run, require_same_run
+
+    require_same_run(read_run(folder)[0], request.identity, folder)
 
 
 def _train(request: _Request, arguments: argparse.Namespace, folder: Path) -> None:
@@ -321,20 +329,34 @@ def _epoch_line(entry: dict[str, Any], epochs: int) -> str:
 def _validate(
     request: _Request, arguments: argparse.Namespace, workspace: Workspace, folder: Path
 ) -> None:
-    from sparseunet.data.load import load_dataset, parse_labels
+    from sparseunet.data.load import load_dataset
     from sparseunet.evaluation.evaluate import evaluate, write_scores
     from sparseunet.networks.trained_model import load_trained_model
-    from sparseunet.prediction.predict import predict
+    from sparseunet.prediction.predict import PredictionOptions, predict
 
+    model = load_trained_model(folder.parent, [request.fold])
     dataset = load_dataset(workspace.raw_dataset(request.plan.dataset_name))
-    hardware = _hardware(arguments, precision=read_json(folder / RUN_JSON)["precision"])
-    output = folder / "validation"
+    output = folder / VALIDATION
     predict(
-        load_trained_model(folder.parent, [request.fold]),
+        model,
         [dataset.case(name) for name in request.split.val],
         output=output,
         file_ending=dataset.file_ending,
-        device=hardware.device,
-        dtype=hardware.dtype,
+        options=PredictionOptions(
+            device=arguments.device, precision=read_json(folder / RUN_JSON)["precision"]
+        ),
+        existing="skip",
     )
-    # TODO evaluate
+    scores = evaluate(
+        workspace.preprocessed_dataset(dataset.name) / GROUND_TRUTH,
+        output,
+        labels=model.labels,
+        file_ending=dataset.file_ending,
+        num_workers=available_cpus(),
+        cases=request.split.val,
+    )
+    write_scores(output / SUMMARY_JSON, scores)
+    print(
+        f"Validation on {len(request.split.val)} cases: mean foreground Dice "
+        f"{scores.foreground_mean('Dice'):.4f} ({output / SUMMARY_JSON})"
+    )

@@ -21,11 +21,14 @@ _BACKGROUND = "background"
 class Description:
     """What could be understood of a `dataset.json`; None where it is missing or wrong."""
 
-    channel_names: tuple[str, ...] | None
-    labels: LabelSchema | None
-    file_ending: str | None
-    num_training: int | None
-    problems: tuple[Problem, ...]
+    channel_names: tuple[str, ...] | None = None
+    labels: LabelSchema | None = None
+    file_ending: str | None = None
+    num_training: int | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+NOTHING_DESCRIBED = Description()
 
 
 def parse_labels(dataset_json: dict) -> LabelSchema:
@@ -43,11 +46,11 @@ def parse_labels(dataset_json: dict) -> LabelSchema:
 def examine_description(content: Any) -> Description:
     """Take apart the content of a `dataset.json`, collecting every problem."""
     if not isinstance(content, dict):
-        problems = [_problem(f"a JSON {type(content).__name__}", "an object with keys", _EXAMPLE)]
-        return _nothing(problems)
+        wrong = _problem(f"a JSON {type(content).__name__}", "an object with keys", _EXAMPLE)
+        return Description(problems=(wrong,))
     if _is_old_style(content):
-        return _nothing([_old_style(content)])
-    problems = []
+        return Description(problems=(_old_style(content),))
+    problems: list[Problem] = []
     channel_names = _channel_names(content, problems)
     file_ending = _file_ending(content, problems)
     num_training = content.get("numTraining")
@@ -112,12 +115,14 @@ def _value_problems(values_of: dict[str, tuple[int, ...]]) -> list[Problem]:
     ignore = values_of.get(_IGNORE)
     others = {value for name, v in values_of.items() if name != _IGNORE for value in v}
     if ignore is not None and (len(ignore) > 1 or ignore[0] <= max(others, default=0)):
-        highest = max(others, default=0)
+        renumbered = [f"{old} to {new}" for new, old in enumerate(sorted(others)) if old != new]
+        renumbered.append(f"ignore to {len(others)}")
         problems.append(
             _problem(
-                f"the ignore label with the value {_plain(ignore)}, other labels up to {highest}",
-                f"ignore to be one value, higher than every other: {highest + 1}",
-                f'declare "ignore": {highest + 1} and change the label files accordingly',
+                f"the ignore label with the value {_plain(ignore)}, other labels up to "
+                f"{max(others, default=0)}",
+                "ignore to be one value, the highest of all",
+                f"renumber {', '.join(renumbered)} in dataset.json and in the label files",
             )
         )
         return problems
@@ -152,8 +157,8 @@ def _region_order(
     regions = [name for name in values_of if name not in (_BACKGROUND, _IGNORE)]
     declared = {value for name in regions for value in values_of[name]}
     order = content.get("regions_class_order")
-    is_list = isinstance(order, list) and all(_is_int(value) for value in order)
-    if not is_list or len(order) != len(regions) or not set(order) <= declared:
+    values = order if isinstance(order, list) else []
+    if len(values) != len(regions) or not all(value in declared for value in values):
         problems.append(
             _problem(
                 f"regions_class_order {json.dumps(order)}",
@@ -164,7 +169,7 @@ def _region_order(
             )
         )
         return ()
-    return tuple(order)
+    return tuple(values)
 
 
 def _channel_names(content: dict, problems: list[Problem]) -> tuple[str, ...] | None:
@@ -236,18 +241,10 @@ def broken_description(message: str) -> Problem:
     return _problem(message.rstrip("."), "valid JSON", "correct the file at that place")
 
 
-def _nothing(problems: list[Problem]) -> Description:
-    return Description(
-        channel_names=None,
-        labels=None,
-        file_ending=None,
-        num_training=None,
-        problems=tuple(problems),
-    )
-
-
 def _wrong_key(content: dict, key: str, expected: str, problems: list[Problem]) -> None:
-    found = f"{key} {json.dumps(content[key], ensure_ascii=False)}" if key in content else f"no {key}"
+    found = (
+        f"{key} {json.dumps(content[key], ensure_ascii=False)}" if key in content else f"no {key}"
+    )
     problems.append(_problem(found, f"{key}: {expected}", "add or correct it"))
 
 

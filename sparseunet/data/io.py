@@ -24,6 +24,7 @@ from sparseunet.errors import DatasetError, Problem, Severity
 _logger = logging.getLogger(__name__)
 _LABEL_TOLERANCE = 1e-3
 _HIGHEST_LABEL = 65535
+_COUNT_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -50,8 +51,9 @@ def read_image(paths: Sequence[Path]) -> Image:
     Oddities that do not prevent reading are logged as warnings. The geometry is the first file's.
 
     Raises:
-        DatasetError: Every file that cannot be read (cut off, NaN or infinity, four axes) and
-            every channel whose shape or spacing differs from the first's.
+        UnreadableFileError: One file cannot be read (cut off, NaN or infinity, four axes).
+        DatasetError: Several cannot, or the shape or spacing of a channel differs from the
+            first's; all problems at once.
     """
     read = read_image_with_warnings(paths)
     _log(read.warnings)
@@ -62,11 +64,13 @@ def read_image_with_warnings(paths: Sequence[Path], *, case: str = "") -> ReadIm
     """Read one scan like `read_image`, returning the warnings instead of logging them."""
     channels: list[np.ndarray] = []
     problems: list[Problem] = []
+    failures: list[DatasetError] = []
     reference: tuple[Path, Geometry] | None = None
     for path in paths:
         try:
             voxels_CZYX, geometry, warnings = _read_channels(path, case)
         except DatasetError as error:
+            failures.append(error)
             problems.extend(error.problems)
             continue
         problems.extend(warnings)
@@ -78,7 +82,7 @@ def read_image_with_warnings(paths: Sequence[Path], *, case: str = "") -> ReadIm
         )
         channels.append(voxels_CZYX)
     if reference is None or any(problem.severity is Severity.ERROR for problem in problems):
-        raise DatasetError(problems)
+        raise failures[0] if len(problems) == len(failures) == 1 else DatasetError(problems)
     voxels_CZYX = channels[0] if len(channels) == 1 else np.concatenate(channels)
     image = Image(voxels_CZYX=voxels_CZYX, geometry=reference[1])
     return ReadImage(image=image, warnings=tuple(problems))
@@ -131,9 +135,9 @@ def read_annotation(path: Path, labels: LabelSchema) -> tuple[Annotation, Geomet
         UnreadableFileError: As for `read_label_map`, or a value that `labels` does not declare.
     """
     labels_ZYX, geometry = read_label_map(path)
-    counts = np.bincount(labels_ZYX.ravel())
+    counts = count_values(labels_ZYX)
     declared = {*labels.values, labels.ignore}
-    undeclared = [int(value) for value in np.flatnonzero(counts) if value not in declared]
+    undeclared = [value for value in counts if value not in declared]
     if undeclared:
         raise unreadable(
             path,
@@ -142,6 +146,16 @@ def read_annotation(path: Path, labels: LabelSchema) -> tuple[Annotation, Geomet
             fix="correct the file, or declare the value in dataset.json",
         )
     return Annotation.from_label_map(labels_ZYX, ignore=labels.ignore), geometry
+
+
+def count_values(labels_ZYX: np.ndarray) -> dict[int, int]:
+    """Return how often each label value occurs, by value; values that do not occur are left out."""
+    total = np.zeros(_HIGHEST_LABEL + 1, np.int64)
+    flat = labels_ZYX.reshape(-1)
+    for start in range(0, flat.size, _COUNT_AT_ONCE):  # bincount needs eight bytes per voxel
+        counts = np.bincount(flat[start : start + _COUNT_AT_ONCE])
+        total[: len(counts)] += counts
+    return {int(value): int(total[value]) for value in np.flatnonzero(total)}
 
 
 def write_label_map(path: Path, labels_ZYX: np.ndarray, geometry: Geometry) -> None:
@@ -192,6 +206,8 @@ def _require_finite(path: Path, voxels: np.ndarray) -> None:
             return
     num_nan = int(np.isnan(voxels).sum())
     num_infinite = int(np.isinf(voxels).sum())
+    if not num_nan + num_infinite:  # only the sum was too large
+        return
     parts = [f"{num_nan} NaN"] * bool(num_nan) + [f"{num_infinite} infinite"] * bool(num_infinite)
     raise unreadable(
         path,

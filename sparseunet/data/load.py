@@ -1,8 +1,5 @@
-"""Find the cases of a raw dataset, or the scans in any folder, without reading voxels."""
+"""Read the description of a raw dataset and find its cases, without reading voxels."""
 
-import re
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,21 +7,18 @@ from typing import Any
 from sparseunet.artifacts import read_json
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.description import (
+    NOTHING_DESCRIBED,
     broken_description,
     examine_description,
     missing_description,
     parse_labels,
 )
-from sparseunet.data.formats import FORMATS, format_of
+from sparseunet.data.find import Naming, find_images, find_listed_cases, find_training_cases
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import DatasetError, Problem, RequestError, Severity
 from sparseunet.workspace import DATASET_JSON
 
 __all__ = ["Survey", "find_scans", "load_dataset", "parse_labels", "survey_dataset"]
-
-IMAGES_FOLDER = "imagesTr"
-LABELS_FOLDER = "labelsTr"
-_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +29,7 @@ class Survey:
     channel_names: tuple[str, ...]
     """Empty if unknown."""
     labels: LabelSchema | None
+    """None if the description is wrong."""
     file_ending: str
     """Empty if unknown."""
     cases: tuple[Case, ...]
@@ -69,19 +64,18 @@ def load_dataset(folder: Path) -> Dataset:
 def survey_dataset(folder: Path) -> Survey:
     """Understand as much of a raw dataset as possible, collecting problems instead of raising."""
     folder = folder.resolve()
-    content, unreadable = _read_description(folder)
-    if unreadable is not None:
-        return _empty_survey(folder, [unreadable])
-    described = examine_description(content)
-    problems = list(described.problems)
+    content, problems = _read_description(folder)
+    described = NOTHING_DESCRIBED if problems else examine_description(content)
+    problems += described.problems
     cases: tuple[Case, ...] = ()
     if described.channel_names is not None and described.file_ending is not None:
-        finder = _Finder(described.file_ending, len(described.channel_names), folder, problems)
-        explicit = content.get("dataset")
-        cases = finder.listed(explicit) if explicit else finder.training_cases()
-        num_training = described.num_training
-        if cases and num_training is not None and num_training != len(cases):
-            problems.append(_wrong_number(num_training, len(cases)))
+        naming = Naming(
+            file_ending=described.file_ending,
+            num_channels=len(described.channel_names),
+            root=folder,
+        )
+        cases, missing = _find_cases(content, naming, described.num_training)
+        problems += missing
     return Survey(
         folder=folder,
         channel_names=described.channel_names or (),
@@ -99,9 +93,38 @@ def find_scans(folder: Path, *, file_ending: str, num_channels: int) -> tuple[Ca
     Raises:
         DatasetError: No scan at all, files without a channel number, missing or extra channels.
     """
-    problems: list[Problem] = []
-    finder = _Finder(file_ending, num_channels, folder, problems)
-    images = finder.images(folder)
+    naming = Naming(file_ending=file_ending, num_channels=num_channels, root=folder)
+    images, problems = find_images(folder, naming)
     if problems:
         raise DatasetError(problems)
     return tuple(Case(name=name, images=files, label=None) for name, files in images.items())
+
+
+def _read_description(folder: Path) -> tuple[Any, list[Problem]]:
+    path = folder / DATASET_JSON
+    if not path.is_file():
+        return None, [missing_description(str(path))]
+    try:
+        return read_json(path), []
+    except RequestError as error:
+        return None, [broken_description(str(error))]
+
+
+def _find_cases(
+    content: dict, naming: Naming, num_training: int | None
+) -> tuple[tuple[Case, ...], list[Problem]]:
+    listed = content.get("dataset")
+    cases, problems = (
+        find_training_cases(naming) if listed is None else find_listed_cases(listed, naming)
+    )
+    if cases and num_training is not None and num_training != len(cases):
+        wrong_number = Problem(
+            severity=Severity.ERROR,
+            case="",
+            file=DATASET_JSON,
+            found=f"numTraining {num_training}, but {len(cases)} cases in the folder",
+            expected="the number of cases there are",
+            fix=f"write {len(cases)}, or add the missing cases",
+        )
+        problems = [*problems, wrong_number]
+    return cases, problems

@@ -12,6 +12,8 @@ import numpy as np
 from sparseunet.data.geometry import SLICE_SPACING_2D_MM, Geometry
 from sparseunet.errors import UnreadableFileError
 
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Oddity:
@@ -73,7 +75,7 @@ def grid_geometry(
         shape=(shape[0], shape[1], shape[2]),
         spacing_mm=(spacing[0], spacing[1], spacing[2]),
         origin_mm=tuple(float(value) for value in origin_mm),
-        direction=tuple(float(value) for value in direction),
+        direction=tuple(_snap(float(value)) for value in direction),
         dimensions=dimensions,
     )
 
@@ -123,6 +125,12 @@ def several_volumes(path: Path, *, found: str) -> UnreadableFileError:
         expected="one volume with three axes (or one plane with two) and one number per voxel",
         fix="write each channel or time point to its own file CASE_0000, CASE_0001, ...",
     )
+
+
+def _snap(cosine: float) -> float:
+    """Undo the rounding that NRRD's product of direction and spacing leaves on parallel axes."""
+    nearest = round(cosine)
+    return float(nearest) if abs(cosine - nearest) < _ROUNDING else cosine
 
 
 def _last_line(error: Exception) -> str:

@@ -115,11 +115,11 @@ def _only_series(path: Path, file: Any) -> Any:
 
 def _grid(path: Path, series: Any) -> StoredGrid:
     shape, axes = series.shape, series.axes
-    if axes in _COLOUR_PLANES:
-        height, width = (shape[0], shape[1]) if axes == "YXS" else (shape[1], shape[2])
-        num_channels = shape[2] if axes == "YXS" else shape[0]
-        return StoredGrid(geometry=picture_geometry(height, width), num_channels=num_channels)
     sidecar = _sidecar(path)
+    if axes == "YXS":
+        return StoredGrid(geometry=picture_geometry(*shape[:2]), num_channels=shape[2])
+    if axes == "SYX" and sidecar is None:  # with a voxel size: few slices that were taken for RGB
+        return StoredGrid(geometry=picture_geometry(*shape[1:]), num_channels=shape[0])
     if len(shape) == 2 and sidecar is None:
         return StoredGrid(geometry=picture_geometry(*shape))
     spacing_mm = (1.0, 1.0, 1.0) if sidecar is None else _spacing(sidecar)

@@ -16,7 +16,7 @@ from sparseunet.data.grids import compare_grids
 from sparseunet.data.io import read_geometry, read_label_map
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import DatasetError, Problem, RequestError, Severity
-from sparseunet.evaluation.metrics import ClassScores, score_label_maps
+from sparseunet.evaluation.metrics import ClassScores, find_values, score_label_maps
 from sparseunet.progress import track
 
 _logger = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ class CaseScores:
     is_sparse: bool
     """Whether some voxels of the reference are unannotated: overlap is then measured on the others
     and surface distances cannot be estimated."""
+    undeclared_values: tuple[int, ...] = ()
+    """Values in the reference that belong to no class; they counted as background."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,10 +132,17 @@ def evaluate(
 
         scored = list(track(pool.map(score, pairs), total=len(pairs), label="Scoring"))
     _raise_together(result for result in scored if isinstance(result, list))
-    return Scores(
-        classes=labels.foreground,
-        cases=tuple(result for result in scored if isinstance(result, CaseScores)),
-    )
+    results = tuple(result for result in scored if isinstance(result, CaseScores))
+    undeclared = [case for case in results if case.undeclared_values]
+    if undeclared:
+        _logger.warning(
+            "%d references hold values that belong to no class and count as background, e.g. %s in "
+            "%s; if they mark unannotated voxels, declare the ignore label",
+            len(undeclared),
+            ", ".join(map(str, undeclared[0].undeclared_values)),
+            undeclared[0].reference,
+        )
+    return Scores(classes=labels.foreground, cases=results)
 
 
 def scores_to_json(scores: Scores) -> dict[str, Any]:
@@ -321,6 +330,7 @@ def _score_case(
     if problems:
         return problems
     (reference_ZYX, geometry), (prediction_ZYX, _) = maps
+    found = set(find_values(reference_ZYX).tolist())
     return CaseScores(
         name=reference.name.removesuffix(file_ending),
         reference=reference,
@@ -332,5 +342,6 @@ def _score_case(
             spacing_mm=geometry.spacing_mm,
             ignore=labels.ignore,
         ),
-        is_sparse=labels.ignore is not None and bool((reference_ZYX == labels.ignore).any()),
+        is_sparse=labels.ignore in found,
+        undeclared_values=tuple(sorted(found - {*labels.values, labels.ignore})),
     )

@@ -103,8 +103,8 @@ def count_label_pairs(
     reference_ZYX: np.ndarray, prediction_ZYX: np.ndarray
 ) -> dict[tuple[int, int], int]:
     """Return how many voxels have each (reference value, prediction value) that occurs."""
-    reference_values, reference_rank = _rank_values(reference_ZYX)
-    prediction_values, prediction_rank = _rank_values(prediction_ZYX)
+    reference_values, prediction_values = find_values(reference_ZYX), find_values(prediction_ZYX)
+    reference_rank, prediction_rank = _rank(reference_values), _rank(prediction_values)
     shape = len(reference_values), len(prediction_values)
     counts = np.zeros(shape[0] * shape[1], np.int64)
     for reference, prediction in zip(reference_ZYX, prediction_ZYX, strict=True):
@@ -116,6 +116,14 @@ def count_label_pairs(
         )
         for row, column in np.argwhere(counts.reshape(shape))
     }
+
+
+def find_values(labels_ZYX: np.ndarray) -> np.ndarray:
+    """Return the label values that occur, sorted."""
+    present = np.zeros(int(labels_ZYX.max()) + 1, bool)
+    for plane in labels_ZYX:  # plane by plane: the index conversion needs eight bytes per voxel
+        present[plane] = True
+    return np.flatnonzero(present)
 
 
 def surface_distances(
@@ -147,12 +155,11 @@ def diagonal_mm(shape: Sequence[int], *, spacing_mm: Sequence[float]) -> float:
     return float(np.linalg.norm(extents))
 
 
-def _rank_values(labels_ZYX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values that occur, sorted, and the table from value to its place among them."""
-    present = np.zeros(int(labels_ZYX.max()) + 1, bool)
-    for plane in labels_ZYX:  # plane by plane: the index conversion needs eight bytes per voxel
-        present[plane] = True
-    return np.flatnonzero(present), np.cumsum(present) - 1
+def _rank(values: np.ndarray) -> np.ndarray:
+    """Return the table from value to its place among the sorted `values`."""
+    table = np.zeros(int(values[-1]) + 1, np.intp)
+    table[values] = np.arange(len(values))
+    return table
 
 
 def _count_overlap(

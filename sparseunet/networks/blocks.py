@@ -95,7 +95,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Sequential()
         strides = _per_axis(stride, dimensions)
         if any(step != 1 for step in strides):
-            pool = nn.AvgPool3d if dimensions == 3 else nn.AvgPool2d
+            pool: type[nn.Module] = nn.AvgPool3d if dimensions == 3 else nn.AvgPool2d
             self.shortcut.append(pool(strides, strides))
         if num_inputs != num_outputs:
             self.shortcut.append(

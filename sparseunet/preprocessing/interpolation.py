@@ -54,7 +54,9 @@ def axis_map(size: int, new_size: int, *, order: int) -> AxisMap:
     Returns:
         Weights that equal those of `skimage.transform.resize(mode="edge", anti_aliasing=False)`.
     """
-    nearest = (2 * np.arange(new_size) + 1) * size // (2 * new_size)
+    # In floating point, so that positions half way between two voxels round as in nnU-Net.
+    centers = size / new_size * (np.arange(new_size) + 0.5) - 0.5
+    nearest = np.clip(np.floor(centers + 0.5), 0, size - 1).astype(np.intp)
     if order == 0 or size == new_size:
         weights = np.zeros((new_size, size), np.float32)
         weights[np.arange(new_size), nearest] = 1

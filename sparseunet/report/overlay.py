@@ -10,6 +10,7 @@ from PIL import Image
 from sparseunet.report.canvas import (
     GREY,
     INK,
+    LABEL_COLOURS,
     RULE,
     WHITE,
     Canvas,
@@ -104,13 +105,12 @@ def paint_labels(image_YX: np.ndarray, labels_YX: np.ndarray, *, contour_pixels:
     Returns:
         uint8, shape (y, x, 3).
     """
-    picture = np.repeat(image_YX[..., None], 3, axis=2).astype(np.float32)
-    for value in np.unique(labels_YX[labels_YX > 0]):
-        mask_YX = labels_YX == value
-        colour = np.array(label_colour(int(value)), np.float32)
-        picture[mask_YX] += _FILL * (colour - picture[mask_YX])
-        picture[mask_YX & ~_erode(mask_YX, contour_pixels)] = colour
-    return picture.round().astype(np.uint8)
+    colours = np.array([label_colour(value) for value in range(1, len(LABEL_COLOURS) + 1)])
+    colour_YXC = colours[(labels_YX.astype(np.int64) - 1) % len(colours)].astype(np.float32)
+    grey_YXC = np.repeat(image_YX[..., None], 3, axis=2).astype(np.float32)
+    share_YX = np.where(_is_inside(labels_YX, contour_pixels), np.float32(_FILL), np.float32(1))
+    share_YX[labels_YX == 0] = 0
+    return (grey_YXC + share_YX[..., None] * (colour_YXC - grey_YXC)).round().astype(np.uint8)
 
 
 def stretch_intensities(image_YX: np.ndarray) -> np.ndarray:
@@ -220,10 +220,14 @@ def _draw_legend(canvas: Canvas, names: Mapping[int, str], *, corner: Point, rig
         x += width
 
 
-def _erode(mask_YX: np.ndarray, pixels: int) -> np.ndarray:
-    """Return the mask without its outermost pixels (face neighbours; the image's edge is none)."""
-    inside_YX = mask_YX
-    for _ in range(pixels):
+def _is_inside(labels_YX: np.ndarray, pixels: int) -> np.ndarray:
+    """Return where no other label lies within that many steps; the image's edge is no border."""
+    inside_YX = np.ones(labels_YX.shape, bool)
+    for axis in (0, 1):
+        same = np.diff(labels_YX.astype(np.int64), axis=axis) == 0
+        inside_YX &= np.insert(same, 0, values=True, axis=axis)
+        inside_YX &= np.insert(same, same.shape[axis], values=True, axis=axis)
+    for _ in range(pixels - 1):
         padded = np.pad(inside_YX, 1, mode="edge")
         inside_YX = (
             inside_YX & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]

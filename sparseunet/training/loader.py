@@ -127,7 +127,7 @@ def read_padded(
         for bottom, first, extent, length in zip(low, start, size, shape, strict=True)
     ]
     patch = store.read_patch(case, (low[0], low[1], low[2]), (high[0], high[1], high[2]))
-    where = tuple(
+    z, y, x = (
         slice(bottom - first, top - first)
         for bottom, top, first in zip(low, high, start, strict=True)
     )
@@ -137,11 +137,11 @@ def read_padded(
         confidence_ZYX=patch.confidence_ZYX,
     )
     image_CZYX = np.zeros((patch.image_CZYX.shape[0], *size), np.float32)
-    image_CZYX[(slice(None), *where)] = patch.image_CZYX
+    image_CZYX[:, z, y, x] = patch.image_CZYX
     target_CZYX = np.zeros((3, *size), np.float32)
-    target_CZYX[(0, *where)] = patch.labels_ZYX
-    target_CZYX[(1, *where)] = annotation.weight_ZYX(trust)
-    target_CZYX[(2, *where)] = patch.inside_ZYX
+    target_CZYX[0, z, y, x] = patch.labels_ZYX
+    target_CZYX[1, z, y, x] = annotation.weight_ZYX(trust)
+    target_CZYX[2, z, y, x] = patch.inside_ZYX
     return image_CZYX, target_CZYX
 
 

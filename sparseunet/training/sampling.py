@@ -18,6 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 
+_Voxel = tuple[int | None, int | None, int | None]
+"""What a patch must hold on (z, y, x); None where any place will do."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CaseSummary:
     """Where in a preprocessed case annotated voxels lie. Coordinates are (z, y, x)."""
@@ -29,7 +33,7 @@ class CaseSummary:
     class_voxels: Mapping[int, np.ndarray]
     """Foreground label value to voxels of it, shape (N, 3); only values with voxels."""
     annotated_voxels: np.ndarray
-    """A sample of all annotated voxels, shape (N, 3); empty for an unannotated case."""
+    """A sample of all annotated voxels, shape (N, 3), with some from every annotated slice."""
     annotated_slices: np.ndarray
     """Sorted indices along the first axis of slices with annotation."""
 
@@ -79,67 +83,52 @@ def _place(
     forced: bool,
     rng: np.random.Generator,
 ) -> PatchPlace:
-    slicewise = patch_size[0] == 1
-    if slicewise and not forced:
-        case, voxel = _random_annotated_slice(cases, rng)
-        if case.is_dense:
-            start = tuple(
-                int(rng.integers(low, high + 1))
-                for low, high in zip(*_range(case.shape, patch_size), strict=True)
-            )
-            return PatchPlace(case=case.name, start=(int(voxel[0]), start[1], start[2]))
+    if patch_size[0] == 1 and not forced:
+        case, voxel = _in_random_annotated_slice(cases, rng)
     else:
         case = cases[int(rng.integers(len(cases)))]
-        voxel = _voxel(case, forced=forced, rng=rng)
+        voxel = _in_case(case, forced=forced, rng=rng)
     return PatchPlace(case=case.name, start=_start_holding(voxel, case.shape, patch_size, rng))
 
 
-def _random_annotated_slice(
+def _in_random_annotated_slice(
     cases: Sequence[CaseSummary], rng: np.random.Generator
-) -> tuple[CaseSummary, np.ndarray]:
+) -> tuple[CaseSummary, _Voxel]:
     counts = np.array([len(case.annotated_slices) for case in cases])
     number = int(rng.integers(counts.sum()))
     position = int(np.searchsorted(counts.cumsum(), number, side="right"))
     case = cases[position]
-    z = case.annotated_slices[number - counts[:position].sum()]
-    in_slice = case.annotated_voxels[case.annotated_voxels[:, 0] == z]
-    if len(in_slice):
-        return case, in_slice[int(rng.integers(len(in_slice)))]
-    middle = np.array([z, case.shape[1] // 2, case.shape[2] // 2])
-    return case, middle
+    z = int(case.annotated_slices[number - counts[:position].sum()])
+    if case.is_dense:
+        return case, (z, None, None)
+    return case, _draw(case.annotated_voxels[case.annotated_voxels[:, 0] == z], rng)
 
 
-def _voxel(case: CaseSummary, *, forced: bool, rng: np.random.Generator) -> np.ndarray | None:
-    """Return a voxel that the patch must hold, or None for a patch anywhere."""
+def _in_case(case: CaseSummary, *, forced: bool, rng: np.random.Generator) -> _Voxel:
     if forced and case.class_voxels:
         values = sorted(case.class_voxels)
-        voxels = case.class_voxels[values[int(rng.integers(len(values)))]]
-    elif case.is_dense:
-        return None
-    else:
-        voxels = case.annotated_voxels
-    return voxels[int(rng.integers(len(voxels)))]
+        return _draw(case.class_voxels[values[int(rng.integers(len(values)))]], rng)
+    if case.is_dense:
+        return None, None, None
+    return _draw(case.annotated_voxels, rng)
 
 
-def _range(
-    shape: tuple[int, int, int], patch_size: tuple[int, int, int]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return lowest and highest start: patches stay inside, or around a smaller image."""
-    slack = [size - patch for size, patch in zip(shape, patch_size, strict=True)]
-    return tuple(min(0, rest) for rest in slack), tuple(max(0, rest) for rest in slack)
+def _draw(voxels: np.ndarray, rng: np.random.Generator) -> _Voxel:
+    z, y, x = voxels[int(rng.integers(len(voxels)))].tolist()
+    return z, y, x
 
 
 def _start_holding(
-    voxel: np.ndarray | None,
+    voxel: _Voxel,
     shape: tuple[int, int, int],
     patch_size: tuple[int, int, int],
     rng: np.random.Generator,
 ) -> tuple[int, int, int]:
-    lows, highs = _range(shape, patch_size)
+    """Draw a start so that the patch holds the voxel and stays inside (or around a small image)."""
     start = []
-    for axis, (low, high) in enumerate(zip(lows, highs, strict=True)):
-        if voxel is not None:
-            low = max(low, int(voxel[axis]) - patch_size[axis] + 1)  # noqa: PLW2901
-            high = min(high, int(voxel[axis]))  # noqa: PLW2901
+    for position, size, patch in zip(voxel, shape, patch_size, strict=True):
+        low, high = min(0, size - patch), max(0, size - patch)
+        if position is not None:
+            low, high = max(low, position - patch + 1), min(high, position)
         start.append(int(rng.integers(low, high + 1)))
     return start[0], start[1], start[2]

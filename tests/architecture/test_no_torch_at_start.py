@@ -39,6 +39,24 @@ def test_modules_that_need_no_torch_import_none() -> None:
     assert "torch" not in modules_after(statements)
 
 
+def test_checking_planning_and_preprocessing_import_no_torch(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    statements = (
+        "from pathlib import Path\n"
+        "from sparseunet.cli.main import main\n"
+        "from sparseunet.data.synthetic import make_dataset\n"
+        f"make_dataset(Path({str(raw / 'Dataset001_Dense')!r}), num_training=2, num_test=0)\n"
+        f"words = ['--workspace', {str(tmp_path)!r}]\n"
+        "sparse = ['-d', '1', '--density', '0.2', '-o', 'Dataset002_Sparse']\n"
+        "assert main([*words, 'simulate_annotation', *sparse]) == 0\n"
+        "assert main([*words, 'plan_and_preprocess', '-d', '2', '-np', '1']) == 0\n"
+        "labels = [str(Path(words[1]) / 'raw' / name / 'labelsTr') for name in NAMES]\n"
+        "assert main(['evaluate', *labels, '-np', '1', '-o', words[1] + '/scores.json']) == 0\n"
+    ).replace("NAMES", "('Dataset002_Sparse', 'Dataset001_Dense')")
+    assert "torch" not in modules_after(statements)
+    assert (tmp_path / "preprocessed" / "Dataset002_Sparse" / "nnUNetPlans_2d").is_dir()
+
+
 def call_of_main(words: list[str]) -> str:
     return (
         "from sparseunet.cli.main import main\n"

@@ -68,7 +68,9 @@ def test_overlap_and_farthest_surface_agree_with_simpleitk(seed):
     center = np.array([12, 14, 13]) + np.random.default_rng(seed).uniform(-3, 3, 3)
     reference = sphere((24, 30, 28), radius_mm=8, spacing_mm=SPACING_MM)
     prediction = sphere((24, 30, 28), radius_mm=7, center=center, spacing_mm=SPACING_MM)
-    images = [SimpleITK.GetImageFromArray(mask.astype(np.uint8)) for mask in (reference, prediction)]
+    images = [
+        SimpleITK.GetImageFromArray(mask.astype(np.uint8)) for mask in (reference, prediction)
+    ]
     for image in images:
         image.SetSpacing(SPACING_MM[::-1])
     overlap = SimpleITK.LabelOverlapMeasuresImageFilter()

@@ -128,11 +128,12 @@ def test_a_batch_holds_at_most_a_twentieth_of_a_small_dataset_but_two_samples():
     *_, chosen = shrinking_candidates(
         (1.0, 1.0), (64, 64), planner=PLANNERS["default"], num_outputs=2
     )
-    for dataset_voxels, expected in ((1e9, 750), (64 * 64 * 20 * 30, 30), (64 * 64, 2)):
+    filling_memory = round(12 * 85e6 / chosen.cost)
+    for dataset_voxels, expected in ((1e9, filling_memory), (64 * 64 * 600, 30), (64 * 64, 2)):
         batch = choose_batch_size(
             chosen, planner=PLANNERS["default"], dataset_voxels=dataset_voxels
         )
-        assert batch == pytest.approx(expected, rel=0.02)
+        assert batch == expected
 
 
 def test_more_memory_means_larger_patches():

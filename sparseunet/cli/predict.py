@@ -1,0 +1,215 @@
+"""Segment new scans with a trained network.
+
+Scans are CASE_0000.nii.gz, with one file per channel (_0000, _0001, ...); give folders or single
+files. Every segmentation is CASE.nii.gz on the grid of its scan. Without -f all finished folds of
+the run are averaged; without --run the run that finished last is taken.
+"""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sparseunet.cli.environment import resolve_workspace
+from sparseunet.cli.runs import default_folds, find_runs, parse_fold
+from sparseunet.errors import DatasetError, RequestError
+
+if TYPE_CHECKING:
+    from sparseunet.data.dataset import Case
+    from sparseunet.networks.trained_model import TrainedModel
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `predict`."""
+    parser.add_argument(
+        "-i",
+        "--input",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="folders of scans, or files of scans",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="for the segmentations"
+    )
+    model = parser.add_argument_group("model: -d and -c, or -m")
+    model.add_argument("-d", "--dataset", help="id or name of the dataset it was trained on")
+    model.add_argument("-c", "--configuration", help="2d, 3d_fullres, ...")
+    model.add_argument("--run", metavar="ID", help="name of the run (default: the last finished)")
+    model.add_argument("-m", "--model", type=Path, metavar="RUN_FOLDER", help="folder of a run")
+    model.add_argument(
+        "-f",
+        "--folds",
+        nargs="+",
+        metavar="FOLD",
+        help="folds to average: numbers, or all for the network trained on every case "
+        "(default: all if trained, else every finished number)",
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--disable-tta",
+        "--disable_tta",
+        action="store_true",
+        help="no mirrored passes: eight times (2D: four times) as fast, a little less accurate",
+    )
+    how.add_argument(
+        "-step_size",
+        "--step-size",
+        type=float,
+        default=0.5,
+        metavar="FRACTION",
+        help="distance of neighbouring patches, as a fraction of the patch (default 0.5)",
+    )
+    how.add_argument(
+        "-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default auto)"
+    )
+    how.add_argument(
+        "--precision",
+        default="auto",
+        help="auto (the fastest on the device), float32, bfloat16 or float16",
+    )
+    how.add_argument(
+        "-np",
+        "--num-workers",
+        type=int,
+        default=2,
+        metavar="N",
+        help="scans prepared ahead of the network and written behind it (default 2)",
+    )
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument(
+        "--continue-prediction",
+        "--continue_prediction",
+        action="store_true",
+        help="keep the segmentations that are in the output folder already",
+    )
+    there.add_argument(
+        "--overwrite", action="store_true", help="replace those that are there already"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find model and scans, predict, and say where the segmentations are."""
+    from sparseunet.prediction.predict import PredictionOptions, predict
+
+    options = PredictionOptions(
+        device=arguments.device,
+        precision=arguments.precision,
+        mirror=not arguments.disable_tta,
+        step=arguments.step_size,
+        num_workers=arguments.num_workers,
+    )
+    model = _choose_model(arguments)
+    file_ending = model.dataset_json["file_ending"]
+    written = predict(
+        model,
+        _find_inputs(arguments.input, model),
+        output=arguments.output,
+        file_ending=file_ending,
+        options=options,
+        existing=_existing(arguments),
+    )
+    print(f"{len(written)} segmentations in {arguments.output}")
+    return 0
+
+
+def _existing(arguments: argparse.Namespace) -> Literal["refuse", "skip", "overwrite"]:
+    if arguments.continue_prediction:
+        return "skip"
+    return "overwrite" if arguments.overwrite else "refuse"
+
+
+def _choose_model(arguments: argparse.Namespace) -> "TrainedModel":
+    from sparseunet.networks.trained_model import load_trained_model
+
+    asked = [parse_fold(fold) for fold in arguments.folds or ()]
+    folder = _choose_run(arguments, asked)
+    folds = asked or default_folds(folder)
+    model = load_trained_model(folder, folds)
+    print(f"Model: {folder}, folds {' '.join(map(str, folds))}")
+    return model
+
+
+def _choose_run(arguments: argparse.Namespace, folds: Sequence[int | str]) -> Path:
+    if arguments.model is not None:
+        if arguments.dataset or arguments.configuration or arguments.run:
+            raise RequestError(
+                "Give the model as -m RUN_FOLDER, or as -d, -c (and --run); not both."
+            )
+        if not arguments.model.is_dir():
+            raise RequestError(f"{arguments.model} is no folder; -m names the folder of a run.")
+        folder: Path = arguments.model
+        return folder
+    if not (arguments.dataset and arguments.configuration):
+        raise RequestError("Say which model: -d DATASET -c CONFIGURATION, or -m RUN_FOLDER.")
+    workspace = resolve_workspace(arguments.workspace)
+    found = find_runs(
+        workspace,
+        workspace.dataset_name(arguments.dataset),
+        arguments.configuration,
+        folds,
+        run=arguments.run,
+    )
+    if len(found) > 1:
+        others = ", ".join(folder.name for folder in found[1:])
+        print(f"Took run {found[0].name}, which finished last; others (see --run): {others}")
+    return found[0]
+
+
+def _find_inputs(paths: Sequence[Path], model: "TrainedModel") -> list["Case"]:
+    """Return the scans of all folders and files that were given.
+
+    Raises:
+        RequestError: A path does not exist, a folder holds no scans, or a name is not understood.
+    """
+    from sparseunet.data.load import find_scans
+
+    ending, num_channels = model.dataset_json["file_ending"], len(model.plan.intensities)
+    absent = [str(path) for path in paths if not path.exists()]
+    if absent:
+        raise RequestError(f"No such file or folder: {', '.join(absent)}.")
+    scans: list[Case] = []
+    for folder in (path for path in paths if path.is_dir()):
+        try:
+            scans.extend(find_scans(folder, file_ending=ending, num_channels=num_channels))
+        except DatasetError as error:
+            raise RequestError(f"{folder}:\n{error}\n{_explain_names(model)}") from None
+    return scans + _group_files([path for path in paths if not path.is_dir()], model)
+
+
+def _group_files(files: Sequence[Path], model: "TrainedModel") -> list["Case"]:
+    """Return the scans that single files make up; a file without channel number is one scan."""
+    from sparseunet.data.dataset import Case
+    from sparseunet.data.formats import FORMATS
+
+    endings = sorted({model.dataset_json["file_ending"], *FORMATS}, key=len, reverse=True)
+    channels: dict[tuple[Path, str], dict[int, Path]] = {}
+    for file in files:
+        ending = next((ending for ending in endings if file.name.lower().endswith(ending)), None)
+        if ending is None:
+            raise RequestError(f"{file} is in no format that can be read. {_explain_names(model)}")
+        stem = file.name[: -len(ending)]
+        match = re.fullmatch(r"(?P<case>.+)_(?P<channel>\d{4})", stem, re.DOTALL)
+        name, channel = (match["case"], int(match["channel"])) if match else (stem, 0)
+        channels.setdefault((file.parent, name), {})[channel] = file
+    for (_, name), found in channels.items():
+        if sorted(found) != list(range(len(found))):
+            numbers = ", ".join(f"{number:04d}" for number in sorted(found))
+            raise RequestError(
+                f"Scan {name} was given with the channels {numbers}. {_explain_names(model)}"
+            )
+    return [
+        Case(name=name, images=tuple(path for _, path in sorted(found.items())), label=None)
+        for (_, name), found in channels.items()
+    ]
+
+
+def _explain_names(model: "TrainedModel") -> str:
+    ending = model.dataset_json["file_ending"]
+    names = model.dataset_json.get("channel_names") or model.dataset_json.get("modality") or {}
+    channels = ", ".join(
+        f"CASE_{index:04d}{ending} ({name})" for index, name in enumerate(names.values())
+    )
+    return f"Expected for every scan: {channels}."

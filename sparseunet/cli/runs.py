@@ -1,0 +1,121 @@
+"""Find trained runs in a workspace."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparseunet.errors import RequestError
+from sparseunet.workspace import CHECKPOINT_FINAL, Workspace, fold_folder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedRun:
+    """One run with at least one fold that was trained to the end."""
+
+    folder: Path
+    folds: tuple[int | str, ...]
+    """Finished folds, numbers first, sorted."""
+
+    def finished_at_s(self, folds: Sequence[int | str]) -> float:
+        """Return when the last of these folds finished, in seconds since 1970."""
+        files = [fold_folder(self.folder, fold) / CHECKPOINT_FINAL for fold in folds]
+        return max(file.stat().st_mtime for file in files)
+
+    def __str__(self) -> str:
+        return f"{self.folder.parent.name} run {self.folder.name} folds {_join(self.folds)}"
+
+
+def find_run(
+    workspace: Workspace,
+    dataset_name: str,
+    configuration: str,
+    folds: Sequence[int | str] = (),
+    *,
+    run: str | None = None,
+) -> Path:
+    """Return the folder of the run that finished last among those with all of `folds` finished.
+
+    Args:
+        workspace: Where results lie.
+        dataset_name: `DatasetXXX_Name`.
+        configuration: `2d`, `3d_fullres`, ...
+        folds: Folds that must be there; none means at least one, whichever.
+        run: Name of the run to take, instead of the last one.
+
+    Raises:
+        RequestError: There is no such run; lists what is trained.
+    """
+    return find_runs(workspace, dataset_name, configuration, folds, run=run)[0]
+
+
+def find_runs(
+    workspace: Workspace,
+    dataset_name: str,
+    configuration: str,
+    folds: Sequence[int | str] = (),
+    *,
+    run: str | None = None,
+) -> list[Path]:
+    """Return every run that `find_run` chooses from, the one that finished last first."""
+    everything = _all_runs(workspace.results_dataset(dataset_name))
+    fitting = [
+        candidate
+        for candidate in everything
+        if candidate.folder.parent.name == configuration
+        and run in (None, candidate.folder.name)
+        and set(folds) <= set(candidate.folds)
+    ]
+    if not fitting:
+        asked = f"{configuration}" + (f" run {run}" if run else "")
+        asked += f" folds {_join(folds)}" if folds else ""
+        there = "\n".join(f"  {candidate}" for candidate in everything) or "  nothing"
+        raise RequestError(
+            f"No finished training of {dataset_name} {asked} in {workspace.results}. Trained to "
+            f"the end there:\n{there}\nTrain it with: sparseunet train {dataset_name} "
+            f"{configuration} {folds[0] if folds else 0}"
+        )
+    fitting.sort(
+        key=lambda candidate: (candidate.finished_at_s(folds or candidate.folds), candidate.folder),
+        reverse=True,
+    )
+    return [candidate.folder for candidate in fitting]
+
+
+def finished_folds(run_folder: Path) -> tuple[int | str, ...]:
+    """Return the folds of a run that were trained to the end: numbers sorted, then `all`."""
+    prefix = fold_folder(run_folder, "").name
+    names = [path.parent.name for path in run_folder.glob(f"{prefix}*/{CHECKPOINT_FINAL}")]
+    folds = [parse_fold(name.removeprefix(prefix)) for name in names]
+    return (
+        *sorted(fold for fold in folds if isinstance(fold, int)),
+        *sorted(fold for fold in folds if isinstance(fold, str)),
+    )
+
+
+def default_folds(run_folder: Path) -> tuple[int | str, ...]:
+    """Return what to predict with when nobody says: `all` if trained, else every number.
+
+    Raises:
+        RequestError: No fold of the run has finished.
+    """
+    folds = finished_folds(run_folder)
+    if not folds:
+        raise RequestError(
+            f"{run_folder} holds no fold that was trained to the end (no "
+            f"{fold_folder(Path(), 0)}/{CHECKPOINT_FINAL}, ...)."
+        )
+    return ("all",) if "all" in folds else folds
+
+
+def parse_fold(text: str) -> int | str:
+    """Return a fold as the number it is, or as the word it is (`all`)."""
+    return int(text) if text.isdigit() else text
+
+
+def _all_runs(results: Path) -> list[FinishedRun]:
+    folders = sorted({path.parent.parent for path in results.glob(f"*/*/*/{CHECKPOINT_FINAL}")})
+    return [FinishedRun(folder=folder, folds=finished_folds(folder)) for folder in folders]
+
+
+def _join(folds: Sequence[int | str]) -> str:
+    return ", ".join(map(str, folds))

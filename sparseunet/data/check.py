@@ -1,0 +1,252 @@
+"""Look at every file of a raw dataset and report everything that is wrong with it, at once."""
+
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sparseunet.data.check_report import CheckReport
+from sparseunet.data.dataset import Case
+from sparseunet.data.geometry import Geometry
+from sparseunet.data.grids import compare_grids
+from sparseunet.data.io import count_values, read_image_with_warnings, read_labels_with_warnings
+from sparseunet.data.labels import LabelSchema
+from sparseunet.data.load import Survey, survey_dataset
+from sparseunet.errors import DatasetError, Problem, Severity
+from sparseunet.progress import track
+from sparseunet.workspace import DATASET_JSON
+
+__all__ = ["CheckReport", "check_dataset"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Findings:
+    """What looking at one case gave."""
+
+    case: Case
+    problems: list[Problem] = field(default_factory=list)
+    dimensions: int | None = None
+    """2 or 3, or None if no file could be read."""
+    num_voxels_of: dict[int, int] | None = None
+    """How often each label value occurs, or None if the label could not be read."""
+
+
+def check_dataset(folder: Path, *, num_workers: int = 1) -> CheckReport:
+    """Check the description, the files and the voxels of a raw dataset.
+
+    All problems of all cases are collected; one case's problem never hides another's. What counts
+    as wrong follows nnU-Net 2.8.1's verification, plus what that does not see: NaN and infinity
+    in NIfTI files, cut-off files, almost-whole labels, datasets without any foreground. Voxels
+    of the ignore value are normal.
+
+    Args:
+        folder: The dataset folder with `dataset.json`, `imagesTr` and `labelsTr`.
+        num_workers: Cases read at the same time, in threads; each needs memory for one case.
+    """
+    survey = survey_dataset(folder)
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        results = pool.map(lambda case: _examine_case(case, survey), survey.cases)
+        findings = list(track(results, total=len(survey.cases), label="check"))
+    problems = [*survey.problems, *(problem for each in findings for problem in each.problems)]
+    problems += _odd_dimensions(findings)
+    if survey.labels is not None:
+        problems += _class_problems(findings, survey.labels)
+    relative = [_relative(problem, survey.folder) for problem in problems]
+    return CheckReport(
+        name=survey.folder.name, num_cases=len(survey.cases), problems=tuple(relative)
+    )
+
+
+def _examine_case(case: Case, survey: Survey) -> _Findings:
+    try:
+        return _examine_files(case, survey)
+    except Exception as error:  # noqa: BLE001 - one case's surprise must not hide the others'
+        problem = _problem(
+            Severity.ERROR,
+            case,
+            case.images[0] if case.images else case.label,
+            found=f"a failure while looking at it: {type(error).__name__}: {error}",
+            expected="files that can be read",
+            fix="look at the files of this case",
+        )
+        return _Findings(case=case, problems=[problem])
+
+
+def _examine_files(case: Case, survey: Survey) -> _Findings:
+    problems: list[Problem] = []
+    image_geometry = label_geometry = counts = None
+    if case.images:
+        image_geometry = _examine_image(case, survey, problems)
+    if case.label is not None:
+        label_geometry, counts = _examine_label(case, survey.labels, problems)
+    if image_geometry is not None and label_geometry is not None:
+        problems += compare_grids(
+            label_geometry,
+            image_geometry,
+            case=case.name,
+            file=str(case.label),
+            reference_file=case.images[0].name,
+        )
+    known = image_geometry or label_geometry
+    return _Findings(
+        case=case,
+        problems=problems,
+        dimensions=known.dimensions if known else None,
+        num_voxels_of=counts,
+    )
+
+
+def _examine_image(case: Case, survey: Survey, problems: list[Problem]) -> Geometry | None:
+    try:
+        read = read_image_with_warnings(case.images, case=case.name)
+    except DatasetError as error:
+        problems += [replace(problem, case=case.name) for problem in error.problems]
+        return None
+    problems += read.warnings
+    voxels_CZYX = read.image.voxels_CZYX
+    num_channels, num_declared = len(voxels_CZYX), len(survey.channel_names)
+    if num_channels > len(case.images) and num_channels != num_declared:
+        problems.append(
+            _problem(
+                Severity.ERROR,
+                case,
+                case.images[0],
+                found=f"{num_channels} channels (a picture in colour)",
+                expected=f"{num_declared} channels, as channel_names of {DATASET_JSON} says",
+                fix="declare each colour as a channel, or convert the picture to grey",
+            )
+        )
+    for channel, voxels_ZYX in enumerate(voxels_CZYX):
+        low, high = voxels_ZYX.min(), voxels_ZYX.max()
+        if low == high:
+            file = case.images[min(channel, len(case.images) - 1)]
+            problems.append(
+                _problem(
+                    Severity.WARNING,
+                    case,
+                    file,
+                    found=f"a constant image, {low:g} in every voxel",
+                    expected="different values; a standard deviation of 0 cannot be normalised",
+                    fix="look at the scan; it gives a network nothing to learn from",
+                )
+            )
+    return read.image.geometry
+
+
+def _examine_label(
+    case: Case, labels: LabelSchema | None, problems: list[Problem]
+) -> tuple[Geometry | None, dict[int, int] | None]:
+    assert case.label is not None
+    try:
+        read = read_labels_with_warnings(case.label, case=case.name)
+    except DatasetError as error:
+        problems += [replace(problem, case=case.name) for problem in error.problems]
+        return None, None
+    problems += read.warnings
+    counts = count_values(read.labels_ZYX)
+    if labels is not None:
+        problems += _value_problems(case, counts, labels)
+    return read.geometry, counts
+
+
+def _value_problems(case: Case, counts: dict[int, int], labels: LabelSchema) -> list[Problem]:
+    declared = {*labels.values} if labels.ignore is None else {*labels.values, labels.ignore}
+    undeclared = sorted(counts.keys() - declared)
+    if undeclared:
+        is_binary_picture = undeclared == [255] and counts.keys() <= {0, 255}
+        shown = [f"{counts[value]} voxels of value {value}" for value in undeclared[:10]]
+        more = f" and {len(undeclared) - 10} more values" if len(undeclared) > 10 else ""
+        fix = "map 255 to 1" if is_binary_picture else "correct the file, or declare the value"
+        found = ", ".join(shown) + more
+        expected = f"the declared values {', '.join(map(str, sorted(declared)))}"
+        return [_problem(Severity.ERROR, case, case.label, found=found, expected=expected, fix=fix)]
+    if counts.keys() == {labels.ignore}:
+        return [_note(case, "no annotated voxel, all have the ignore value", "annotated voxels")]
+    if not counts.keys() - {0, labels.ignore}:
+        return [_note(case, "only background", "some foreground, in most cases")]
+    return []
+
+
+def _class_problems(findings: Iterable[_Findings], labels: LabelSchema) -> list[Problem]:
+    """Return what is wrong with the classes over all cases together."""
+    total: Counter[int] = Counter()
+    for each in findings:
+        total.update(each.num_voxels_of or {})
+    if not total:
+        return []
+    present = {value for value in total if value not in (0, labels.ignore)}
+    if not present:
+        return [
+            _dataset_problem(
+                Severity.WARNING,
+                found="no foreground voxel in any label file",
+                expected="foreground in at least one case",
+                fix="annotate some; there is nothing to learn from yet",
+            )
+        ]
+    absent = [
+        name for name, values in labels.foreground.items() if not present.intersection(values)
+    ]
+    is_sparse = labels.ignore is not None
+    return [
+        _dataset_problem(
+            Severity.NOTE if is_sparse else Severity.WARNING,
+            found=f"no voxel of {name!r} in any label file",
+            expected="every declared class in at least one case",
+            fix="annotate it" if is_sparse else "check the label values, or remove the class",
+        )
+        for name in absent
+    ]
+
+
+def _odd_dimensions(findings: Iterable[_Findings]) -> list[Problem]:
+    """Return an error for each case that is 2D among mostly 3D ones, or the reverse."""
+    known = [each for each in findings if each.dimensions is not None]
+    votes = Counter(each.dimensions for each in known)
+    if len(votes) < 2:
+        return []
+    usual = votes.most_common(1)[0][0]
+    return [
+        _problem(
+            Severity.ERROR,
+            each.case,
+            each.case.images[0] if each.case.images else each.case.label,
+            found=f"a {each.dimensions}D image",
+            expected=f"{usual}D images, as {votes[usual]} other cases have",
+            fix="export the whole volume again, or move the case to a dataset of its own kind",
+        )
+        for each in known
+        if each.dimensions != usual
+    ]
+
+
+def _note(case: Case, found: str, expected: str) -> Problem:
+    fix = "nothing, if that is so"
+    return _problem(Severity.NOTE, case, case.label, found=found, expected=expected, fix=fix)
+
+
+def _dataset_problem(severity: Severity, *, found: str, expected: str, fix: str) -> Problem:
+    return Problem(
+        severity=severity, case="", file="labelsTr", found=found, expected=expected, fix=fix
+    )
+
+
+def _problem(
+    severity: Severity, case: Case, path: Path | None, *, found: str, expected: str, fix: str
+) -> Problem:
+    return Problem(
+        severity=severity,
+        case=case.name,
+        file=str(path or ""),
+        found=found,
+        expected=expected,
+        fix=fix,
+    )
+
+
+def _relative(problem: Problem, folder: Path) -> Problem:
+    path = Path(problem.file)
+    if path.is_absolute() and path.is_relative_to(folder):
+        return replace(problem, file=str(path.relative_to(folder)))
+    return problem
