@@ -1,8 +1,8 @@
 """Segment new scans with a trained network.
 
 Scans are CASE_0000.nii.gz, with one file per channel (_0000, _0001, ...); give folders or single
-files. Every segmentation is CASE.nii.gz on the grid of its scan. Without -f all finished folds of
-the run are averaged; without --run the run that finished last is taken.
+files. Every segmentation is CASE.nii.gz on the grid of its scan. Without --run the run that
+finished last is taken; without -f its network trained on every case, or else all finished folds.
 """
 
 import argparse

@@ -58,13 +58,14 @@ def sliding_window_logits(
     _check_arguments(patch_size, step=step, mirror_axes=mirror_axes, batch=tile_batch_size)
     dimensions = len(patch_size)
     patch_ZYX = (1,) * (3 - dimensions) + tuple(patch_size)
+    steps = (1.0,) * (3 - dimensions) + (step,) * dimensions
     padded, inner = _pad_to(torch.as_tensor(image_CZYX, dtype=torch.float32), patch_ZYX)
     flips = _subsets(mirror_axes)
 
     def blend(storage: torch.device) -> Tensor:
         source_CZYX = padded.to(storage)
         logits_KZYX = _zeros(num_outputs, padded.shape[1:], storage)
-        tiles = _tiles(padded.shape[1:], patch_ZYX, step=step, share=1 / len(flips), device=storage)
+        tiles = _tiles(padded.shape[1:], patch_ZYX, steps, share=1 / len(flips), device=storage)
         passes = list(itertools.product(tiles, flips))
         for first in range(0, len(passes), tile_batch_size):
             batch = passes[first : first + tile_batch_size]
@@ -163,14 +164,14 @@ def _pad_to(image_CZYX: Tensor, patch_ZYX: Sequence[int]) -> tuple[Tensor, tuple
 def _tiles(
     shape_ZYX: Sequence[int],
     patch_ZYX: Sequence[int],
+    steps: Sequence[float],
     *,
-    step: float,
     share: float,
     device: torch.device,
 ) -> Iterator[_Tile]:
     """Yield all tiles; the weights of each voxel sum to `share`."""
     axes = []
-    for axis, (size, patch) in enumerate(zip(shape_ZYX, patch_ZYX, strict=True)):
+    for axis, (size, patch, step) in enumerate(zip(shape_ZYX, patch_ZYX, steps, strict=True)):
         starts = tile_starts(size, patch, step=step)
         broadcast = [1, 1, 1]
         broadcast[axis] = patch

@@ -1,10 +1,11 @@
 """Preprocess all cases of a dataset for one configuration."""
 
 import logging
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def preprocess_dataset(
     """Write every training case to `folder`, skipping those that are up to date.
 
     Threads share the work; at most `num_workers + 1` cases are in memory. Cases that are in the
-    folder but no longer in the dataset are removed.
+    folder but no longer in the dataset are removed. One process at a time may write to a folder.
 
     Args:
         dataset: The raw dataset; unlabelled cases are stored without annotation.
@@ -80,6 +81,8 @@ def preprocess_dataset(
         DatasetError: Every problem of every case that failed; the other cases are done.
     """
     settings = _settings_hash(plan, configuration, dataset.labels)
+    for leftover in folder.glob(".writing-*"):  # of a run that was killed
+        shutil.rmtree(leftover)
     known = {case.name for case in dataset.cases}
     for name in set(CaseStore(folder).cases) - known:
         logger.warning("%s is no longer in %s and is removed from %s", name, dataset.name, folder)
@@ -137,7 +140,8 @@ def _preprocess_one(
             annotated_slices_before=_count_slices(annotation, plan.transpose_forward),
         )
     except DatasetError as error:
-        return _Outcome(problems=error.problems)
+        named = (replace(problem, case=problem.case or case.name) for problem in error.problems)
+        return _Outcome(problems=tuple(named))
     except (RequestError, ValueError, OSError, MemoryError) as error:
         return _Outcome(problems=(_problem(case, error),))
     return _Outcome(manifest=manifest)

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -55,27 +56,39 @@ class Manifest:
     """SHA-256 of the arrays."""
 
 
-def sample_voxels(positions: np.ndarray, *, case: str, slice_size: int | None = None) -> np.ndarray:
+def sample_voxels(
+    positions: np.ndarray | range, *, case: str, slice_size: int | None = None
+) -> np.ndarray:
     """Return a sorted sample of positions, the same for the same case.
 
     nnU-Net 2.8.1: all up to 10 000, at least 1 %.
 
     Args:
-        positions: Sorted positions in a flattened grid.
+        positions: Sorted positions in a flattened grid; a range stands for all of them.
         case: Its name seeds the draw.
         slice_size: Voxels per slice of the first axis; if given, every slice that has positions
             keeps up to 16 of them, however few they are among all.
     """
-    wanted = max(SAMPLED_VOXELS, int(np.ceil(_SAMPLED_SHARE * len(positions))))
-    small = np.uint32 if not len(positions) or positions[-1] < 2**32 else np.uint64
-    if len(positions) <= wanted:
-        return positions.astype(small)
+    count = len(positions)
+    wanted = max(SAMPLED_VOXELS, int(np.ceil(_SAMPLED_SHARE * count)))
+    small = np.uint32 if not count or positions[-1] < 2**32 else np.uint64
+    if count <= wanted:
+        return np.asarray(positions, small)
     seed = int.from_bytes(hashlib.sha256(case.encode()).digest()[:8], "big")
     generator = np.random.default_rng(seed)
-    chosen = [generator.choice(len(positions), wanted, replace=False)]
+    chosen = [generator.choice(count, wanted, replace=False)]
     if slice_size is not None:
-        edges = np.flatnonzero(np.diff(positions // slice_size)) + 1
-        for first, last in zip([0, *edges], [*edges, len(positions)], strict=True):
+        edges = _slice_edges(positions, slice_size)
+        for first, last in pairwise(edges):
             size = min(_SAMPLED_PER_SLICE, last - first)
             chosen.append(first + generator.choice(last - first, size, replace=False))
-    return positions[np.unique(np.concatenate(chosen))].astype(small)
+    ranks = np.unique(np.concatenate(chosen))
+    return (ranks if isinstance(positions, range) else positions[ranks]).astype(small)
+
+
+def _slice_edges(positions: np.ndarray | range, slice_size: int) -> list[int]:
+    """Return the ranks at which each slice starts, and the number of positions."""
+    count = len(positions)
+    if isinstance(positions, range):
+        return [*range(0, count, slice_size), count]
+    return [0, *(np.flatnonzero(np.diff(positions // slice_size)) + 1).tolist(), count]

@@ -13,12 +13,13 @@ An array that has one value everywhere has no file; the manifest holds the value
 
 import hashlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import blosc2
 import numpy as np
 
-from sparseunet.artifacts import atomic_path, hash_content, parse, read_json, write_json
+from sparseunet.artifacts import hash_content, parse, read_json, to_json
 from sparseunet.data.annotation import Annotation, Source
 from sparseunet.errors import RequestError, UnreadableFileError
 from sparseunet.preprocessing.case import PreprocessedCase
@@ -58,8 +59,8 @@ def write_case(
 ) -> Manifest:
     """Write one case so that patches can be read without reading the whole.
 
-    An earlier state of the case is invalid from the first byte written on, and the new one valid
-    with the last, so an interruption leaves no half-written case behind.
+    An earlier state of the case stays until the new one is complete. The manifest goes first and
+    comes last, so an interruption never leaves a case that is half old, half new.
 
     Args:
         folder: Made if missing.
@@ -69,38 +70,32 @@ def write_case(
         annotated_slices_before: Number of annotated slices across each axis before resampling.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _manifest_file(folder, case.name).unlink(missing_ok=True)
-    annotation = case.annotation
-    arrays = {"image": case.image_CZYX, "inside": case.inside_ZYX}
-    if annotation is not None:
-        arrays["labels"] = _smallest(annotation.labels_ZYX)
-        arrays["source"] = annotation.source_ZYX
-        if annotation.confidence_ZYX is not None:
-            arrays["confidence"] = annotation.confidence_ZYX.astype(np.float32, copy=False)
-    stored, digest = {}, hashlib.sha256()
-    for key, array in arrays.items():
-        contiguous = np.ascontiguousarray(array)
-        digest.update(contiguous.data.cast("B"))
-        stored[key] = _write_array(_array_file(folder, case.name, key), contiguous, patch_size)
-    counts, num_annotated, slices = _write_voxels(folder, case)
-    manifest = Manifest(
-        kind=STORE_KIND,
-        version=STORE_VERSION,
-        case=case.name,
-        shape=case.restoration.network_shape,
-        num_channels=len(case.image_CZYX),
-        restoration=case.restoration,
-        has_annotation=annotation is not None,
-        is_dense=annotation is not None and num_annotated == case.inside_ZYX.size,
-        arrays=stored,
-        class_voxels=counts,
-        num_annotated_voxels=num_annotated,
-        annotated_slices=slices,
-        annotated_slices_before=annotated_slices_before,
-        input_hash=input_hash,
-        content_hash=digest.hexdigest(),
-    )
-    write_json(_manifest_file(folder, case.name), manifest)
+    with TemporaryDirectory(prefix=".writing-", dir=folder) as name:
+        temporary = Path(name)
+        stored, content_hash = _write_arrays(temporary, case, patch_size)
+        counts, num_annotated, slices = _write_voxels(temporary, case)
+        manifest = Manifest(
+            kind=STORE_KIND,
+            version=STORE_VERSION,
+            case=case.name,
+            shape=case.restoration.network_shape,
+            num_channels=len(case.image_CZYX),
+            restoration=case.restoration,
+            has_annotation=case.annotation is not None,
+            is_dense=case.annotation is not None and num_annotated == case.inside_ZYX.size,
+            arrays=stored,
+            class_voxels=counts,
+            num_annotated_voxels=num_annotated,
+            annotated_slices=slices,
+            annotated_slices_before=annotated_slices_before,
+            input_hash=input_hash,
+            content_hash=content_hash,
+        )
+        written = sorted(temporary.iterdir())
+        _manifest_file(temporary, case.name).write_text(to_json(manifest), encoding="utf-8")
+        remove_case(folder, case.name)
+        for path in (*written, _manifest_file(temporary, case.name)):
+            path.replace(folder / path.name)
     return manifest
 
 
@@ -287,23 +282,40 @@ def _smallest(labels_ZYX: np.ndarray) -> np.ndarray:
     return labels_ZYX.astype(kind, copy=False)
 
 
+def _write_arrays(
+    folder: Path, case: PreprocessedCase, patch_size: tuple[int, ...]
+) -> tuple[dict[str, StoredArray], str]:
+    """Write the arrays that have more than one value; return their records and a hash of all."""
+    annotation = case.annotation
+    arrays = {"image": case.image_CZYX, "inside": case.inside_ZYX}
+    if annotation is not None:
+        arrays["labels"] = _smallest(annotation.labels_ZYX)
+        arrays["source"] = annotation.source_ZYX
+        if annotation.confidence_ZYX is not None:
+            arrays["confidence"] = annotation.confidence_ZYX.astype(np.float32, copy=False)
+    stored, digest = {}, hashlib.sha256()
+    for key, array in arrays.items():
+        contiguous = np.ascontiguousarray(array)
+        digest.update(contiguous.data.cast("B"))
+        path = _array_file(folder, case.name, key)
+        stored[key] = _write_array(path, contiguous, patch_size)
+    return stored, digest.hexdigest()
+
+
 def _write_array(path: Path, array: np.ndarray, patch_size: tuple[int, ...]) -> StoredArray:
-    first = array.flat[0]
-    if (array == first).all():
-        path.unlink(missing_ok=True)
-        return StoredArray(dtype=str(array.dtype), constant=first.item(), num_bytes=0)
+    dtype = str(array.dtype)
+    if array.min() == array.max():
+        return StoredArray(dtype=dtype, constant=array.flat[0].item(), num_bytes=0)
     chunks, blocks = _chunking(array, patch_size)
-    with atomic_path(path) as temporary:
-        blosc2.asarray(
-            array,
-            urlpath=str(temporary),
-            mode="w",
-            chunks=chunks,
-            blocks=blocks,
-            cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
-        )
-        num_bytes = temporary.stat().st_size
-    return StoredArray(dtype=str(array.dtype), constant=None, num_bytes=num_bytes)
+    blosc2.asarray(
+        array,
+        urlpath=str(path),
+        mode="w",
+        chunks=chunks,
+        blocks=blocks,
+        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
+    )
+    return StoredArray(dtype=dtype, constant=None, num_bytes=path.stat().st_size)
 
 
 def _chunking(
@@ -333,19 +345,28 @@ def _write_voxels(
     if case.annotation is not None:
         labels_ZYX, annotated_ZYX = case.annotation.labels_ZYX, case.annotation.annotated_ZYX
         num_annotated = int(np.count_nonzero(annotated_ZYX))
-        for value in np.unique(labels_ZYX[annotated_ZYX]).tolist():
-            if value != 0:
-                positions = np.flatnonzero((labels_ZYX == value) & annotated_ZYX)
+        is_dense = num_annotated == annotated_ZYX.size
+        for value in _foreground_values(labels_ZYX):
+            positions = np.flatnonzero((labels_ZYX == value) & annotated_ZYX)
+            if len(positions):
                 counts[value] = len(positions)
                 sampled[f"class_{value}"] = sample_voxels(positions, case=case.name)
         sampled[_ANNOTATED] = sample_voxels(
-            np.flatnonzero(annotated_ZYX), case=case.name, slice_size=annotated_ZYX[0].size
+            range(num_annotated) if is_dense else np.flatnonzero(annotated_ZYX),
+            case=case.name,
+            slice_size=annotated_ZYX[0].size,
         )
         z, y, x = (tuple(case.annotation.annotated_slices(axis).tolist()) for axis in range(3))
         slices = (z, y, x)
-    with atomic_path(_voxels_file(folder, case.name)) as temporary:
-        np.savez(temporary, **sampled)  # type: ignore[arg-type]
+    np.savez(_voxels_file(folder, case.name), **sampled)  # type: ignore[arg-type]
     return counts, num_annotated, slices
+
+
+def _foreground_values(labels_ZYX: np.ndarray) -> list[int]:
+    found: set[int] = set()
+    for plane in labels_ZYX:  # slice by slice, as counting makes a larger copy
+        found.update(np.flatnonzero(np.bincount(plane.ravel())).tolist())
+    return sorted(found - {0})
 
 
 def _damaged(path: Path, case: str, error: Exception) -> UnreadableFileError:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
 _Voxel = tuple[int | None, int | None, int | None]
 """What a patch must hold on (z, y, x); None where any place will do."""
 

@@ -20,7 +20,10 @@ TOP_LEVEL = {
     "setup_scripts",
 }
 """Besides these only names that start with a dot."""
-GENERATED = {"__pycache__", "build", "dist", "demo"}
+GENERATED = {"__pycache__", "build", "dist"}
+"""Folders anywhere that tools make."""
+MADE_BY_USE = {"demo", "sparseunet_demo", "raw", "preprocessed", "results"}
+"""Folders at the top level that working in the checkout makes."""
 MAX_LINES = 400
 MAX_KILOBYTES = 600
 ONE_MACHINE = (
@@ -58,6 +61,7 @@ def _is_generated(path: Path) -> bool:
     return (
         in_tool_folder
         or first == ".git"
+        or first in MADE_BY_USE
         or not GENERATED.isdisjoint(path.parts[:-1])
         or any(part.endswith(".egg-info") for part in path.relative_to(ROOT).parts)
     )

@@ -8,7 +8,13 @@ from sparseunet.preprocessing.crop import crop_box
 from sparseunet.preprocessing.normalise import NORMALIZATIONS, normalise
 
 CT = IntensityProperties(
-    mean=60.0, median=60.0, std=15.0, min=-50.0, max=200.0, percentile_00_5=20.0, percentile_99_5=95.0
+    mean=60.0,
+    median=60.0,
+    std=15.0,
+    min=-50.0,
+    max=200.0,
+    percentile_00_5=20.0,
+    percentile_99_5=95.0,
 )
 
 

@@ -103,9 +103,7 @@ def test_no_voxel_gets_a_class_absent_from_its_source_slice(
     labels_ZYX = some_labels(shape, seed, num_classes=20)
     if one_class_per_slice:
         np.moveaxis(labels_ZYX, axis, 0)[:] = np.arange(1, shape[axis] + 1)[:, None, None]
-    after = resampled(
-        annotated_where(labels_ZYX, where_ZYX), new_shape, spacing_mm, new_spacing_mm
-    )
+    after = resampled(annotated_where(labels_ZYX, where_ZYX), new_shape, spacing_mm, new_spacing_mm)
     if where_ZYX.all():
         return  # densely annotated volumes are interpolated across slices as nnU-Net does
     step = axis_map(shape[axis], new_shape[axis], order=1)

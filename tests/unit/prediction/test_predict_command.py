@@ -1,0 +1,153 @@
+"""`sparseunet predict` finds the model and the scans, or says what there is."""
+
+import os
+
+import pytest
+from phantoms import blobs, intensities
+
+from sparseunet.cli.main import main
+from sparseunet.cli.runs import default_folds, find_run, find_runs
+from sparseunet.data.geometry import Geometry
+from sparseunet.data.io import write_image
+from sparseunet.errors import RequestError
+from sparseunet.workspace import Workspace
+
+NAME = "Dataset004_Hippocampus"
+FAST = ["--disable_tta", "-device", "cpu", "--precision", "float32", "-np", "1"]
+
+
+@pytest.fixture
+def trained(write_run, tmp_path):
+    """Three runs, finished in the order old, new, other; the last in another configuration."""
+    workspace = Workspace.at(tmp_path)
+    runs = [("3d_fullres", "old", (0, 1)), ("3d_fullres", "new", (0, "all")), ("2d", "other", (0,))]
+    for time_s, (configuration, name, folds) in enumerate(runs, start=1):
+        folder = write_run(
+            workspace.run_folder(NAME, configuration, name),
+            folds=folds,
+            dimensions=2 if configuration == "2d" else 3,
+        )
+        for checkpoint in folder.glob("*/checkpoint_final.pt"):
+            os.utime(checkpoint, (time_s, time_s))
+    return workspace
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """A folder of two scans."""
+    geometry = Geometry(shape=(9, 20, 21), spacing_mm=(2.0, 1.0, 1.0))
+    for number in range(2):
+        voxels_ZYX = intensities(blobs(geometry.shape, seed=number), seed=number)
+        write_image(tmp_path / "in" / f"scan{number}_0000.nii.gz", voxels_ZYX, geometry)
+    return tmp_path / "in"
+
+
+def _predict(tmp_path, *words):
+    return main(["--workspace", str(tmp_path), "predict", *map(str, words)])
+
+
+def test_the_run_that_finished_last_with_the_asked_folds_is_taken(trained):
+    def found(*folds, run=None):
+        return find_run(trained, NAME, "3d_fullres", folds, run=run).name
+
+    assert found() == "new"
+    assert found(0) == "new"
+    assert found(0, 1) == "old"
+    assert found("all") == "new"
+    assert found(run="old") == "old"
+    assert [folder.name for folder in find_runs(trained, NAME, "3d_fullres")] == ["new", "old"]
+    assert find_run(trained, NAME, "2d").name == "other"
+
+
+def test_the_network_of_every_case_goes_before_an_ensemble(trained):
+    assert default_folds(find_run(trained, NAME, "3d_fullres", run="new")) == ("all",)
+    assert default_folds(find_run(trained, NAME, "3d_fullres", run="old")) == (0, 1)
+
+
+def test_a_run_that_is_not_there_is_answered_with_those_that_are(trained):
+    with pytest.raises(RequestError, match=r"folds 3(.|\n)*run new folds 0, all\n.*run old folds"):
+        find_run(trained, NAME, "3d_fullres", [3])
+    with pytest.raises(RequestError, match="run missing"):
+        find_run(trained, NAME, "3d_fullres", run="missing")
+    with pytest.raises(RequestError, match="nothing"):
+        find_run(trained, "Dataset005_Else", "3d_fullres")
+
+
+def test_a_folder_is_predicted_with_the_model_of_a_dataset(trained, scans, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["-i", scans, "-o", out, "-d", 4, "-c", "3d_fullres", *FAST]
+    assert _predict(tmp_path, *words) == 0
+    assert sorted(path.name for path in out.glob("scan*")) == ["scan0.nii.gz", "scan1.nii.gz"]
+    said = capsys.readouterr().out
+    assert "Took run new, which finished last; others (see --run): old" in said
+    assert "folds all" in said
+    assert "2 segmentations" in said
+    assert _predict(tmp_path, *words) == 2
+    assert "--continue-prediction" in capsys.readouterr().err
+    assert _predict(tmp_path, *words, "--continue_prediction") == 0
+    assert _predict(tmp_path, *words, "--overwrite") == 0
+
+
+def test_files_are_predicted_with_the_model_of_a_run_folder(trained, scans, tmp_path):
+    run = find_run(trained, NAME, "2d")
+    scan = scans / "scan1_0000.nii.gz"
+    words = ["-i", scan, "-o", tmp_path / "out", "-m", run, "-f", 0, "-step_size", 1, *FAST]
+    assert _predict(tmp_path, *words) == 0
+    assert [path.name for path in (tmp_path / "out").glob("scan*")] == ["scan1.nii.gz"]
+
+
+def test_a_single_file_needs_no_channel_number(trained, scans, tmp_path):
+    scan = (scans / "scan1_0000.nii.gz").rename(scans / "head.nii.gz")
+    words = ["-i", scan, "-o", tmp_path / "out", "-d", NAME, "-c", "2d", *FAST]
+    assert _predict(tmp_path, *words) == 0
+    assert (tmp_path / "out" / "head.nii.gz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-d", "4"], "-d DATASET -c CONFIGURATION, or -m RUN_FOLDER"),
+        (["-d", "4", "-m", "x"], "not both"),
+        (["-m", "nowhere"], "nowhere is no folder"),
+        (["-m", "in"], "no fold that was trained to the end"),
+        (["-d", "4", "-c", "3d_lowres"], "3d_fullres run new folds 0, all"),
+        (["-d", "4", "-c", "2d", "-f", "7"], "2d run other folds 0"),
+        (["-d", "9", "-c", "2d"], "No dataset '9'"),
+        (["-d", "4", "-c", "2d", "--step-size", "0"], "above 0"),
+        (["-d", "4", "-c", "2d", "-device", "abacus"], "abacus"),
+    ],
+)
+def test_a_wrong_request_is_refused_with_what_is_right(
+    trained, scans, tmp_path, capsys, monkeypatch, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert _predict(tmp_path, "-i", scans, "-o", tmp_path / "out", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/scan*"))
+
+
+def test_names_that_are_not_understood_are_answered_with_those_that_are(
+    trained, scans, tmp_path, capsys
+):
+    words = ["-o", tmp_path / "out", "-d", 4, "-c", "2d", *FAST]
+    assert _predict(tmp_path, "-i", tmp_path / "absent", *words) == 2
+    assert "absent" in capsys.readouterr().err
+    (scans / "scan1_0000.nii.gz").rename(scans / "scan1.nii.gz")
+    assert _predict(tmp_path, "-i", scans, *words) == 2
+    assert "CASE_0000.nii.gz (MRI)" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert _predict(tmp_path, "-i", tmp_path / "empty", *words) == 2
+    assert "CASE_0000.nii.gz (MRI)" in capsys.readouterr().err
+    odd = (scans / "scan0_0000.nii.gz").rename(scans / "scan0_0003.nii.gz")
+    assert _predict(tmp_path, "-i", odd, *words) == 2
+    assert "channels 0003" in capsys.readouterr().err
+
+
+def test_a_broken_scan_among_good_ones_is_named_and_the_exit_code_says_whose_fault(
+    trained, scans, tmp_path, capsys
+):
+    (scans / "scan0_0000.nii.gz").write_bytes(b"no image")
+    words = ["-i", scans, "-o", tmp_path / "out", "-d", 4, "-c", "2d", *FAST]
+    assert _predict(tmp_path, *words) == 2
+    assert "scan0: " in capsys.readouterr().err
+    assert (tmp_path / "out" / "scan1.nii.gz").is_file()
