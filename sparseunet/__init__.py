@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sparseunet.data.load import load_dataset
     from sparseunet.evaluation.evaluate import evaluate
     from sparseunet.fingerprint import extract_fingerprint
+    from sparseunet.pipeline import run_pipeline
     from sparseunet.planning.make_plan import make_plan
     from sparseunet.planning.plan import Configuration, Plan
     from sparseunet.prediction.predict import predict
@@ -42,6 +43,7 @@ __all__ = [
     "predict",
     "preprocess_case",
     "preprocess_dataset",
+    "run_pipeline",
     "simulate_annotation",
 ]
 
@@ -62,6 +64,7 @@ _HOMES = {
     "predict": "sparseunet.prediction.predict",
     "preprocess_case": "sparseunet.preprocessing.case",
     "preprocess_dataset": "sparseunet.preprocessing.dataset",
+    "run_pipeline": "sparseunet.pipeline",
     "simulate_annotation": "sparseunet.annotation.simulate",
 }
 

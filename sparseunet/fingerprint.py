@@ -46,7 +46,7 @@ class IntensityProperties:
 class Fingerprint:
     """What planning needs to know about a dataset. Axes are the file's (z, y, x).
 
-    Shapes, spacings and relative size never depend on labels (DESIGN decision 8).
+    Shapes, spacings and relative size never depend on labels.
     """
 
     spacings_mm: tuple[tuple[float, float, float], ...]

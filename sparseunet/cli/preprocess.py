@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sparseunet.cli.environment import available_cpus, resolve_workspace
 from sparseunet.errors import RequestError
-from sparseunet.workspace import DATASET_JSON, SPLITS_JSON, Workspace
+from sparseunet.workspace import DATASET_JSON, GROUND_TRUTH, SPLITS_JSON, Workspace
 
 if TYPE_CHECKING:
     from sparseunet.data.dataset import Dataset
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from sparseunet.preprocessing.dataset import PreprocessingSummary
 
 logger = logging.getLogger(__name__)
-
-_GROUND_TRUTH = "gt_segmentations"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +115,7 @@ def preprocess_configurations(
     folder = workspace.preprocessed_dataset(dataset.name)
     write_json(folder / DATASET_JSON, dataset.description)
     _write_splits(folder / SPLITS_JSON, dataset)
-    _link_ground_truth(folder / _GROUND_TRUTH, dataset)
+    _link_ground_truth(folder / GROUND_TRUTH, dataset)
     for configuration in configurations:
         start = time.monotonic()
         target = folder / configuration.data_identifier

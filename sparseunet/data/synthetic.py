@@ -32,7 +32,7 @@ class SyntheticScan:
     geometry: Geometry
 
 
-def make_scan(*, seed: int, shape: tuple[int, int, int] = (24, 56, 56)) -> SyntheticScan:
+def make_scan(*, seed: int, shape: tuple[int, int, int] = (20, 48, 48)) -> SyntheticScan:
     """Make one scan about `shape` voxels large; the same seed gives the same scan."""
     rng = np.random.default_rng(seed)
     size = tuple(int(length + rng.integers(-2, 3)) for length in shape)
@@ -92,17 +92,17 @@ def make_dataset(folder: Path, *, num_training: int, num_test: int, seed: int = 
 
 
 def _labels(grid_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    centre = rng.uniform(-6, 6, 3)
-    radii = rng.uniform((14, 10, 12), (22, 16, 18))
+    centre = rng.uniform(-3, 3, 3)
+    radii = rng.uniform((14, 9, 10), (20, 12, 13))
     scaled = (grid_mm - centre[:, None, None, None]) / radii[:, None, None, None]
     angle = np.arctan2(scaled[1], scaled[2])
     organ = (scaled**2).sum(0) < 1 + 0.15 * np.sin(3 * angle + rng.uniform(0, 6))
     offset = rng.uniform(-0.35, 0.35, 3) * radii
     lesion_centre = (centre + offset)[:, None, None, None]
-    lesion = ((grid_mm - lesion_centre) ** 2).sum(0) < rng.uniform(5, 7.5) ** 2
+    lesion = ((grid_mm - lesion_centre) ** 2).sum(0) < rng.uniform(4.5, 6.5) ** 2
     phase, side = rng.uniform(0, 6), rng.choice([-1, 1])
     path_y = centre[1] + 5 * np.sin(grid_mm[0] / 14 + phase)
-    path_x = centre[2] + side * (radii[2] + 5.5)
+    path_x = centre[2] + side * (radii[2] + 4.5)
     vessel = (grid_mm[1] - path_y) ** 2 + (grid_mm[2] - path_x) ** 2 < rng.uniform(2.6, 3.6) ** 2
     labels_ZYX = np.zeros(organ.shape, np.uint8)
     labels_ZYX[vessel], labels_ZYX[organ] = CLASSES["vessel"], CLASSES["organ"]

@@ -32,7 +32,7 @@ ONE_MACHINE = (
     r"pypi\.org",
     r"pythonhosted\.org",
     r"download\.pytorch\.org",
-    r"\bindex-url\b",
+    r"(?i)index[-_]url\b",
 )
 
 
@@ -63,7 +63,7 @@ def _is_generated(path: Path) -> bool:
         or first == ".git"
         or first in MADE_BY_USE
         or not GENERATED.isdisjoint(path.parts[:-1])
-        or any(part.endswith(".egg-info") for part in path.relative_to(ROOT).parts)
+        or any(part.endswith(".egg-info") for part in path.parts)
     )
 
 
@@ -75,6 +75,14 @@ PACKAGE_MODULES = [path for path in PACKAGE_MODULES if path.suffix == ".py"]
 def test_the_top_level_holds_only_what_was_agreed() -> None:
     names = {path.relative_to(ROOT).parts[0] for path in FILES}
     assert {name for name in names if not name.startswith(".")} <= TOP_LEVEL
+
+
+def test_without_git_everything_but_generated_files_counts(tmp_path: Path) -> None:
+    generated = [".venv/bin/x", "a/__pycache__/x.pyc", ".ruff_cache/x", "x.egg-info/y", "raw/x"]
+    for name in ["a/b.py", ".ci/run", *generated]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert files_of_repository(tmp_path) == [tmp_path / ".ci/run", tmp_path / "a/b.py"]
 
 
 def test_no_file_names_a_path_of_one_machine_or_a_package_host() -> None:

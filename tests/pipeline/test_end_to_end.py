@@ -101,7 +101,8 @@ def test_a_killed_training_resumes_to_the_weights_of_an_undisturbed_one(workspac
     process = subprocess.Popen(command)
     deadline = time.monotonic() + 120
     while not (log.is_file() and log.read_text().count("\n") >= 2):
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
