@@ -6,7 +6,8 @@ fix. Exit code 0 if the dataset can be used (warnings and notes included), 2 if 
 
 import argparse
 
-from sparseunet.cli.environment import available_cpus, resolve_workspace
+from sparseunet.cli.environment import resolve_workspace
+from sparseunet.cli.options import add_num_workers_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,14 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a dataset folder, or the id or name of one in the workspace",
     )
-    parser.add_argument(
-        "-np",
-        "--num-workers",
-        type=int,
-        default=available_cpus(),
-        metavar="N",
-        help="cases read at the same time (default: the processors there are, %(default)s)",
-    )
+    add_num_workers_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseunet.artifacts import read_json
-from sparseunet.cli.environment import available_cpus
+from sparseunet.cli.options import add_num_workers_argument
 from sparseunet.errors import RequestError
 from sparseunet.workspace import DATASET_JSON, SUMMARY_JSON
 
@@ -76,14 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="score the predictions there are and leave references without prediction out",
     )
-    parser.add_argument(
-        "-np",
-        "--num-workers",
-        type=int,
-        default=available_cpus(),
-        metavar="N",
-        help="threads (default: %(default)s)",
-    )
+    add_num_workers_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

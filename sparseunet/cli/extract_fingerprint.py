@@ -9,7 +9,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from sparseunet.cli.environment import available_cpus, resolve_workspace
+from sparseunet.cli.environment import resolve_workspace
+from sparseunet.cli.options import add_num_workers_argument
 from sparseunet.workspace import DATASET_JSON, FINGERPRINT_JSON, Workspace
 
 if TYPE_CHECKING:
@@ -26,14 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-d", "--dataset", nargs="+", required=True, metavar="ID", help="ids, names or paths"
     )
-    parser.add_argument(
-        "-np",
-        "--num-workers",
-        type=int,
-        default=available_cpus(),
-        metavar="N",
-        help="threads; each holds one image in memory (default: %(default)s)",
-    )
+    add_num_workers_argument(parser)
     parser.add_argument(
         "--clean", action="store_true", help="measure again even if nothing has changed"
     )

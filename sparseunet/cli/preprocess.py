@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparseunet.cli.environment import available_cpus, resolve_workspace
+from sparseunet.cli.environment import resolve_workspace
+from sparseunet.cli.options import add_num_workers_argument
 from sparseunet.errors import RequestError
 from sparseunet.workspace import DATASET_JSON, GROUND_TRUTH, SPLITS_JSON, Workspace
 
@@ -51,14 +52,7 @@ def add_preprocessing_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="2d, 3d_fullres, ... (default: all that the plan has)",
     )
-    parser.add_argument(
-        "-np",
-        "--num-workers",
-        type=int,
-        default=available_cpus(),
-        metavar="N",
-        help="threads; at most N + 1 cases are in memory (default: the processors, %(default)s)",
-    )
+    add_num_workers_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

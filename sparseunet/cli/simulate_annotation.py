@@ -7,7 +7,8 @@ ignore value. Test labels stay dense. annotation.json remembers which slices wer
 import argparse
 from typing import TYPE_CHECKING
 
-from sparseunet.cli.environment import available_cpus, resolve_workspace
+from sparseunet.cli.environment import resolve_workspace
+from sparseunet.cli.options import add_num_workers_argument
 from sparseunet.errors import RequestError
 
 if TYPE_CHECKING:
@@ -55,14 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="for selectors that draw at random (default: %(default)s)",
     )
-    parser.add_argument(
-        "-np",
-        "--num-workers",
-        type=int,
-        default=available_cpus(),
-        metavar="N",
-        help="threads (default: %(default)s)",
-    )
+    add_num_workers_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -286,6 +286,8 @@ def _hardware(arguments: argparse.Namespace, *, precision: str) -> "Hardware":
 
     device = resolve_device(arguments.device)
     workers = arguments.num_workers
+    if workers is not None and workers < 0:
+        raise RequestError(f"--num-workers must be 0 or more, found {workers}.")
     if workers is None:
         workers = 1 if device.type == "cpu" else max(1, min(12, available_cpus() - 1))
     return Hardware(device=device, dtype=resolve_precision(precision, device), num_workers=workers)

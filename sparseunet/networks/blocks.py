@@ -47,33 +47,6 @@ class ConvNorm(nn.Module):
         return self.activation(self.norm(self.conv(features)))
 
 
-class ConvStack(nn.Sequential):
-    """`depth` convolutions in a row; the first one carries the stride."""
-
-    def __init__(
-        self,
-        dimensions: int,
-        num_inputs: int,
-        num_outputs: int,
-        kernel: Sequence[int],
-        *,
-        stride: int | Sequence[int],
-        depth: int,
-    ) -> None:
-        super().__init__(
-            *(
-                ConvNorm(
-                    dimensions,
-                    num_inputs if position == 0 else num_outputs,
-                    num_outputs,
-                    kernel,
-                    stride=stride if position == 0 else 1,
-                )
-                for position in range(depth)
-            )
-        )
-
-
 class ResidualBlock(nn.Module):
     """Two convolutions beside a shortcut (average pooling and a 1×1 convolution where it must)."""
 
@@ -114,31 +87,32 @@ class ResidualBlock(nn.Module):
         return self.activation(self.second(self.first(features)) + self.shortcut(features))
 
 
-class ResidualStack(nn.Sequential):
-    """`depth` residual blocks in a row; the first one carries the stride."""
+Block = type[ConvNorm] | type[ResidualBlock]
 
-    def __init__(
-        self,
-        dimensions: int,
-        num_inputs: int,
-        num_outputs: int,
-        kernel: Sequence[int],
-        *,
-        stride: int | Sequence[int],
-        depth: int,
-    ) -> None:
-        super().__init__(
-            *(
-                ResidualBlock(
-                    dimensions,
-                    num_inputs if position == 0 else num_outputs,
-                    num_outputs,
-                    kernel,
-                    stride=stride if position == 0 else 1,
-                )
-                for position in range(depth)
+
+def stack(
+    block: Block,
+    dimensions: int,
+    num_inputs: int,
+    num_outputs: int,
+    kernel: Sequence[int],
+    *,
+    stride: int | Sequence[int],
+    depth: int,
+) -> nn.Sequential:
+    """Return `depth` blocks in a row; the first one carries the stride."""
+    return nn.Sequential(
+        *(
+            block(
+                dimensions,
+                num_inputs if position == 0 else num_outputs,
+                num_outputs,
+                kernel,
+                stride=stride if position == 0 else 1,
             )
+            for position in range(depth)
         )
+    )
 
 
 def initialise(module: nn.Module) -> None:

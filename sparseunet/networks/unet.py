@@ -11,7 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sparseunet.networks.blocks import ConvStack, ResidualStack, conv_class, transposed_conv_class
+from sparseunet.networks.blocks import (
+    Block,
+    ConvNorm,
+    ResidualBlock,
+    conv_class,
+    stack,
+    transposed_conv_class,
+)
 from sparseunet.planning.plan import NetworkPlan
 
 
@@ -51,14 +58,15 @@ class _Encoder(nn.Module):
         first = plan.features_per_stage[0]
         self.stem: nn.Module = nn.Identity()
         if residual:
-            self.stem = ConvStack(
-                dimensions, num_input_channels, first, plan.kernel_sizes[0], stride=1, depth=1
+            self.stem = ConvNorm(
+                dimensions, num_input_channels, first, plan.kernel_sizes[0], stride=1
             )
             num_input_channels = first
-        block = ResidualStack if residual else ConvStack
+        block: Block = ResidualBlock if residual else ConvNorm
         channels = (num_input_channels, *plan.features_per_stage)
         self.stages = nn.ModuleList(
-            block(
+            stack(
+                block,
                 dimensions,
                 channels[stage],
                 channels[stage + 1],
@@ -95,7 +103,8 @@ class _Decoder(nn.Module):
             for level in levels
         )
         self.stages = nn.ModuleList(
-            ConvStack(
+            stack(
+                ConvNorm,
                 dimensions,
                 2 * features[level],
                 features[level],

@@ -39,6 +39,8 @@ class TrainingConfig:
         for name in ("iterations", "iterations_per_epoch"):
             if getattr(self, name) < 1:
                 raise RequestError(f"{name} must be at least 1, found {getattr(self, name)}.")
+        if self.seed < 0:
+            raise RequestError(f"The seed must be 0 or more, found {self.seed}.")
         if not self.learning_rate > 0:
             raise RequestError(f"The learning rate must be positive, found {self.learning_rate}.")
 

@@ -136,6 +136,8 @@ def test_a_time_budget_chooses_network_and_iterations(workspace):
         (["1", "3d_fullres", "all", "--iterations", "0"], "at least 1"),
         (["1", "3d_fullres", "all", "--batch-size", "0"], "at least 1"),
         (["1", "3d_fullres", "all", "-device", "tpu"], "'tpu'"),
+        (["1", "3d_fullres", "all", "--seed", "-1"], "0 or more"),
+        (["1", "3d_fullres", "all", "--num-workers", "-1"], "0 or more"),
         (["1", "3d_fullres", "all", "--precision", "int4"], "'int4'"),
         (["1", "3d_fullres", "all", "--iterations", "5", "--epochs", "5"], "not both"),
         (["1", "3d_fullres", "all", "--time-budget", "0.0001"], "too short"),

@@ -1,0 +1,29 @@
+"""Flags that several verbs share."""
+
+import argparse
+
+from sparseunet.cli.environment import available_cpus
+
+
+def add_num_workers_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `-np`: how many cases are worked on at the same time."""
+    parser.add_argument(
+        "-np",
+        "--num-workers",
+        type=positive_integer,
+        default=available_cpus(),
+        metavar="N",
+        help="cases worked on at the same time, in threads (default: the processors, %(default)s)",
+    )
+
+
+def positive_integer(text: str) -> int:
+    """Read a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not one.
+    """
+    number = int(text) if text.lstrip("+-").isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
+    return number
