@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
+    ("__main__",),
     ("cli",),
     ("report",),
     ("benchmark",),
