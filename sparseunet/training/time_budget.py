@@ -1,6 +1,7 @@
 """A network, batch and number of steps that this machine can train in a given time."""
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from sparseunet.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
-_FEATURES = (32, 24, 16, 12, 8)
+_FEATURES = (8, 12, 16, 24, 32)
 _MIN_STEPS = 1000
 """A smaller network is better than fewer steps than this (below it, classes stay unlearnt)."""
 _STEPS_BEFORE_LARGER_BATCHES = 5000
@@ -48,23 +49,32 @@ def fit_into_budget(
     """Choose network, batch and number of steps so that training ends in time.
 
     The widest network (at most the planned one) that gets 1000 steps with batch 2 is taken, or
-    the narrowest if none does. Its batch grows, up to the planned one, once there is time for 5000
-    steps. Each width is measured: one step to warm up, then the mean of two.
+    the narrowest with batch 1 if none does. The batch grows, up to the planned one, once there is
+    time for 5000 steps. Widths are measured from the narrowest up, one step to warm up and two to
+    time; that time belongs to the budget.
 
     Raises:
         RequestError: Not even ten steps fit.
     """
-    widest = configuration.network.features_per_stage[0]
-    usable_s = budget_s * _USABLE
-    smallest_batch = min(2, configuration.batch_size)
-    for width in (widest, *(width for width in _FEATURES if width < widest)):
-        candidate = with_batch_size(with_base_features(configuration, width), smallest_batch)
-        patch_s = _measure_step(candidate, labels, config, hardware) / smallest_batch
-        logger.info("%d base features: %.3f s per patch", width, patch_s)
-        if usable_s / (patch_s * smallest_batch) >= _MIN_STEPS:
+    start = time.perf_counter()
+    planned = configuration.network.features_per_stage[0]
+    batch_size = min(2, configuration.batch_size)
+    chosen, patch_s = configuration, math.inf
+    # From narrow to wide, so that measuring costs little where there is little time.
+    for width in sorted({*(width for width in _FEATURES if width < planned), planned}):
+        candidate = with_batch_size(with_base_features(configuration, width), batch_size)
+        candidate_s = _measure_step(candidate, labels, config, hardware) / batch_size
+        logger.info("%d base features: %.3f s per patch", width, candidate_s)
+        enough = budget_s * _USABLE / (candidate_s * batch_size) >= _MIN_STEPS
+        if enough or math.isinf(patch_s):
+            chosen, patch_s = candidate, candidate_s
+        if not enough:
             break
+    usable_s = budget_s * _USABLE - (time.perf_counter() - start)
+    if usable_s / (patch_s * batch_size) < _MIN_STEPS:
+        batch_size = 1  # steps teach more than patches per step while there are so few
     affordable = int(usable_s / (_STEPS_BEFORE_LARGER_BATCHES * patch_s))
-    batch_size = max(smallest_batch, min(configuration.batch_size, affordable))
+    batch_size = max(batch_size, min(configuration.batch_size, affordable))
     step_s = patch_s * batch_size
     if usable_s / step_s < 10:
         raise RequestError(
@@ -72,7 +82,7 @@ def fit_into_budget(
             f"narrowest network takes {step_s:.2f} s. Give more minutes."
         )
     return BudgetedTraining(
-        configuration=with_batch_size(candidate, batch_size),
+        configuration=with_batch_size(chosen, batch_size),
         iterations=int(usable_s / step_s),
         step_s=step_s,
     )
