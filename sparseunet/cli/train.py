@@ -57,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     recipe = parser.add_argument_group("recipe (default: the plan's, and nnU-Net's)")
     recipe.add_argument("--batch-size", type=int, help="patches per step")
+    recipe.add_argument(
+        "--patch-size", type=int, nargs="+", metavar="N", help="voxels per axis, slowest first"
+    )
     recipe.add_argument("--base-features", type=int, help="features at full resolution")
     recipe.add_argument("--learning-rate", type=float, help="at the start (default 0.01)")
     recipe.add_argument("--seed", type=int, default=0, help="same seed, same weights (default 0)")
@@ -162,8 +165,14 @@ def _read_prepared(path: Path, dataset_name: str) -> dict[str, Any]:
 
 
 def _override(configuration: "Configuration", arguments: argparse.Namespace) -> "Configuration":
-    from sparseunet.planning.overrides import with_base_features, with_batch_size
+    from sparseunet.planning.overrides import (
+        with_base_features,
+        with_batch_size,
+        with_patch_size,
+    )
 
+    if arguments.patch_size is not None:
+        configuration = with_patch_size(configuration, arguments.patch_size)
     if arguments.batch_size is not None:
         configuration = with_batch_size(configuration, arguments.batch_size)
     if arguments.base_features is not None:

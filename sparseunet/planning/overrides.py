@@ -1,5 +1,7 @@
 """Changes of a configuration that a person asks for."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sparseunet.errors import RequestError
@@ -33,3 +35,23 @@ def with_batch_size(configuration: Configuration, batch_size: int) -> Configurat
     if batch_size < 1:
         raise RequestError(f"The batch size must be at least 1, found {batch_size}.")
     return replace(configuration, batch_size=batch_size)
+
+
+def with_patch_size(configuration: Configuration, patch_size: Sequence[int]) -> Configuration:
+    """Return the configuration with another patch; the network stays as planned.
+
+    Raises:
+        RequestError: Another number of axes than the plan's patch, or an axis that the network
+            cannot halve as often as it does; names the multiple that is needed.
+    """
+    strides = configuration.network.strides
+    multiples = tuple(math.prod(axis) for axis in zip(*strides, strict=True))
+    if len(patch_size) != len(multiples) or any(
+        size < 1 or size % multiple for size, multiple in zip(patch_size, multiples, strict=False)
+    ):
+        raise RequestError(
+            f"The patch {tuple(patch_size)} does not fit {configuration.name}; expected "
+            f"{len(multiples)} sizes that are multiples of {multiples}, e.g. the planned "
+            f"{configuration.patch_size}."
+        )
+    return replace(configuration, patch_size=tuple(patch_size))

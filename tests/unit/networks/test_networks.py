@@ -6,7 +6,7 @@ import torch
 from sparseunet.errors import RequestError
 from sparseunet.networks.build import ARCHITECTURES, build_network
 from sparseunet.networks.device import autocast, resolve_device, resolve_precision
-from sparseunet.planning.overrides import with_base_features
+from sparseunet.planning.overrides import with_base_features, with_patch_size
 from sparseunet.planning.plan import Configuration, NetworkPlan
 
 
@@ -18,6 +18,21 @@ def _plan(*, architecture="plain_unet", features=(4, 8, 16, 32), dimensions=3):
         strides=((1,) * dimensions,) + ((2,) * dimensions,) * (len(features) - 1),
         encoder_depths=(2,) * len(features),
         decoder_depths=(2,) * (len(features) - 1),
+    )
+
+
+def _configuration(*, features=(4, 8, 16, 32)):
+    return Configuration(
+        name="3d_fullres",
+        data_identifier="x",
+        batch_size=2,
+        patch_size=(16, 16, 16),
+        median_shape=(16.0, 16.0, 16.0),
+        spacing_mm=(1.0, 1.0, 1.0),
+        normalization=("zscore",),
+        use_mask_for_norm=(False,),
+        network=_plan(features=features),
+        batch_dice=False,
     )
 
 
@@ -71,22 +86,19 @@ def test_an_unknown_architecture_is_named_with_those_there_are():
 
 
 def test_base_features_double_per_stage_up_to_the_cap():
-    configuration = Configuration(
-        name="3d_fullres",
-        data_identifier="x",
-        batch_size=2,
-        patch_size=(16, 16, 16),
-        median_shape=(16.0, 16.0, 16.0),
-        spacing_mm=(1.0, 1.0, 1.0),
-        normalization=("zscore",),
-        use_mask_for_norm=(False,),
-        network=_plan(features=(32,) * 5),
-        batch_dice=False,
-    )
+    configuration = _configuration(features=(32,) * 5)
     changed = with_base_features(configuration, 24).network.features_per_stage
     assert changed == (24, 48, 96, 192, 320)
     with pytest.raises(RequestError, match="found 0"):
         with_base_features(configuration, 0)
+
+
+def test_a_patch_must_be_one_that_the_network_can_halve():
+    configuration = _configuration()
+    assert with_patch_size(configuration, (8, 24, 16)).patch_size == (8, 24, 16)
+    for wrong in ((8, 20, 16), (8, 16), (0, 16, 16)):
+        with pytest.raises(RequestError, match=r"multiples of \(8, 8, 8\)"):
+            with_patch_size(configuration, wrong)
 
 
 def test_bfloat16_can_be_forced_and_changes_the_output_little():
