@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where everything goes (default: %(default)s); an earlier demo there is replaced",
     )
-    parser.add_argument("--iterations", type=int, default=250, help="of each training (250)")
+    parser.add_argument("--iterations", type=int, default=300, help="of each training (300)")
     parser.add_argument("--seed", type=int, default=0, help="of data and training (0)")
     parser.add_argument("-device", "--device", default="auto", help="auto, cpu, cuda or mps")
 

@@ -93,13 +93,13 @@ def make_dataset(folder: Path, *, num_training: int, num_test: int, seed: int = 
 
 def _labels(grid_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     centre = rng.uniform(-3, 3, 3)
-    radii = rng.uniform((14, 9, 10), (20, 12, 13))
+    radii = rng.uniform((20, 9, 10), (28, 12, 13))
     scaled = (grid_mm - centre[:, None, None, None]) / radii[:, None, None, None]
     angle = np.arctan2(scaled[1], scaled[2])
     organ = (scaled**2).sum(0) < 1 + 0.15 * np.sin(3 * angle + rng.uniform(0, 6))
-    offset = rng.uniform(-0.35, 0.35, 3) * radii
+    offset = rng.uniform(-1, 1, 3) * (0.55, 0.3, 0.3) * radii
     lesion_centre = (centre + offset)[:, None, None, None]
-    lesion = ((grid_mm - lesion_centre) ** 2).sum(0) < rng.uniform(4.5, 6.5) ** 2
+    lesion = ((grid_mm - lesion_centre) ** 2).sum(0) < rng.uniform(5.5, 8.0) ** 2
     phase, side = rng.uniform(0, 6), rng.choice([-1, 1])
     path_y = centre[1] + 5 * np.sin(grid_mm[0] / 14 + phase)
     path_x = centre[2] + side * (radii[2] + 4.5)
