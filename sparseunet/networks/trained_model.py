@@ -59,11 +59,7 @@ def load_trained_model(
             + (", ".join(missing) or f"{run_folder} (no fold given)")
             + ". Train these folds to the end, or ask for others with -f."
         )
-    description = read_json(fold_folder(run_folder, folds[0]) / RUN_JSON)
-    if not isinstance(description, dict) or description.get("kind") != RUN_KIND:
-        raise RequestError(
-            f"{fold_folder(run_folder, folds[0]) / RUN_JSON} does not describe a run of sparseunet."
-        )
+    description = read_description(fold_folder(run_folder, folds[0]))
     plan = plan_from_nnunet(description["plan"])
     return TrainedModel(
         run_folder=run_folder,
@@ -75,6 +71,18 @@ def load_trained_model(
         mirror_axes=tuple(description["training"]["mirror_axes"]),
         checkpoints=tuple(fold_folder(run_folder, fold) / checkpoint for fold in folds),
     )
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return what `run.json` in the folder of a fold says.
+
+    Raises:
+        RequestError: It is missing or does not describe a run.
+    """
+    description = read_json(folder / RUN_JSON)
+    if not isinstance(description, dict) or description.get("kind") != RUN_KIND:
+        raise RequestError(f"{folder / RUN_JSON} does not describe a run of sparseunet.")
+    return description
 
 
 def load_network(model: TrainedModel, checkpoint: Path) -> nn.Module:

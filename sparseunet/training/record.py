@@ -4,9 +4,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from sparseunet.artifacts import hash_content, parse, read_json, write_json
+from sparseunet.artifacts import hash_content, parse, write_json
 from sparseunet.errors import RequestError
-from sparseunet.networks.trained_model import RUN_KIND, RUN_VERSION
+from sparseunet.networks.trained_model import RUN_KIND, RUN_VERSION, read_description
 from sparseunet.planning.nnunet_plans import plan_from_nnunet, plan_to_nnunet
 from sparseunet.planning.plan import Configuration, Plan
 from sparseunet.training.config import TrainingConfig
@@ -62,9 +62,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Configuration, TrainingConfi
     Raises:
         RequestError: `run.json` is missing or does not describe a run.
     """
-    description = read_json(folder / RUN_JSON)
-    if not isinstance(description, dict) or description.get("kind") != RUN_KIND:
-        raise RequestError(f"{folder / RUN_JSON} does not describe a run of sparseunet.")
+    description = read_description(folder)
     plan = plan_from_nnunet(description["plan"])
     config = parse(TrainingConfig, description["training"], source=str(folder / RUN_JSON))
     return description, plan.configurations[description["configuration"]], config
