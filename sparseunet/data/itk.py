@@ -1,6 +1,11 @@
-"""NRRD and MetaImage files through SimpleITK, and writing of every physical format."""
+"""NRRD and MetaImage files through SimpleITK, and writing of every physical format.
+
+SimpleITK's readers and writers may crash the process when two threads use them at once
+(SimpleITK issue 74), so every use of them, here and elsewhere, holds `ITK_LOCK`.
+"""
 
 import gzip
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +22,8 @@ from sparseunet.data.stored import (
     unreadable,
 )
 
+ITK_LOCK = threading.Lock()
+
 _SHEAR_TOLERANCE = 1e-3
 
 
@@ -31,7 +38,8 @@ def read_itk(path: Path) -> StoredVolume:
     with reading(path):
         grid = read_itk_grid(path)
         try:
-            image = SimpleITK.ReadImage(str(path))
+            with ITK_LOCK:
+                image = SimpleITK.ReadImage(str(path))
         except RuntimeError as error:
             raise unreadable(path, found="a cut-off or damaged file") from error
         voxels = SimpleITK.GetArrayFromImage(image)
@@ -74,13 +82,14 @@ def geometry_from_itk(path: Path, *, image_io: str = "") -> Geometry | None:
     """
     import SimpleITK
 
-    reader = SimpleITK.ImageFileReader()
-    reader.SetImageIO(image_io)
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return None
+    with ITK_LOCK:
+        reader = SimpleITK.ImageFileReader()
+        reader.SetImageIO(image_io)
+        reader.SetFileName(str(path))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return None
     shape_xyz = reader.GetSize()
     num_file_axes = len(shape_xyz)
     while len(shape_xyz) > 3 and shape_xyz[-1] == 1:
@@ -115,7 +124,8 @@ def write_itk(path: Path, voxels_ZYX: np.ndarray, geometry: Geometry) -> None:
     image.SetOrigin(geometry.origin_mm)
     image.SetDirection(geometry.direction)
     with atomic_path(path) as temporary:
-        SimpleITK.WriteImage(image, str(temporary), useCompression=True)
+        with ITK_LOCK:
+            SimpleITK.WriteImage(image, str(temporary), useCompression=True)
         for companion in temporary.parent.iterdir():  # MetaImage keeps voxels in a second file
             if companion != temporary:
                 companion.replace(path.parent / companion.name)

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from sparseunet.artifacts import atomic_path
+from sparseunet.data.itk import ITK_LOCK
 from sparseunet.data.stored import (
     StoredGrid,
     StoredVolume,
@@ -98,7 +99,8 @@ def _decode(path: Path, content: bytes, palette: Literal["colour", "index"]) -> 
     if num_bits == 16 and colour_type != _GREY:  # Pillow would reduce 16-bit colour to 8 bits
         import SimpleITK
 
-        return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+        with ITK_LOCK:
+            return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
     with Image.open(io.BytesIO(content)) as picture:
         if picture.mode == _PALETTE_MODE and palette == "colour":
             pixels = np.asarray(picture.convert(_colour_mode(picture)))

@@ -41,3 +41,13 @@ def imported_modules(folder: Path) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.split(".")[0])
     return names
+
+
+def test_itk_is_used_by_one_thread_at_a_time() -> None:
+    """SimpleITK's readers and writers may crash the process when two threads use them at once."""
+    for file in (ROOT / "sparseunet").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                text = ast.unparse(node)
+                if re.search(r"SimpleITK\.(ImageFileReader|ReadImage|WriteImage)\(", text):
+                    assert "with ITK_LOCK:" in text, f"{file}: {node.name}"
