@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sparseunet.data.image import Image
     from sparseunet.data.load import load_dataset
     from sparseunet.evaluation.evaluate import evaluate
-    from sparseunet.fingerprint import extract_fingerprint
+    from sparseunet.fingerprint.extract import extract_fingerprint
     from sparseunet.pipeline import run_pipeline
     from sparseunet.planning.make_plan import make_plan
     from sparseunet.planning.plan import Configuration, Plan
@@ -57,7 +57,7 @@ _HOMES = {
     "Source": "sparseunet.data.annotation",
     "check_dataset": "sparseunet.data.check",
     "evaluate": "sparseunet.evaluation.evaluate",
-    "extract_fingerprint": "sparseunet.fingerprint",
+    "extract_fingerprint": "sparseunet.fingerprint.extract",
     "fit": "sparseunet.training.fit",
     "load_dataset": "sparseunet.data.load",
     "make_plan": "sparseunet.planning.make_plan",

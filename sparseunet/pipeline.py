@@ -10,11 +10,10 @@ line calls the same functions one by one (`sparseunet plan_and_preprocess`, `tra
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparseunet.data.check import check_dataset
-from sparseunet.data.load import find_scans, load_dataset
+from sparseunet.data.load import find_scans
 from sparseunet.errors import DatasetError
 from sparseunet.evaluation.evaluate import Scores, evaluate
-from sparseunet.fingerprint import extract_fingerprint
+from sparseunet.fingerprint.extract import examine_dataset
 from sparseunet.networks.device import DTYPE_NAMES
 from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.planning.make_plan import make_plan
@@ -52,21 +51,21 @@ def run_pipeline(
     Raises:
         DatasetError: The integrity check rejects the dataset; holds every problem.
     """
-    report = check_dataset(raw_dataset, num_workers=2)
-    if not report.accepted:
-        raise DatasetError(report.problems)
-    dataset = load_dataset(raw_dataset)
+    examination = examine_dataset(raw_dataset, num_workers=2)
+    dataset, fingerprint = examination.dataset, examination.fingerprint
+    if dataset is None or fingerprint is None:
+        raise DatasetError(examination.report.problems)
     name, ending, description = dataset.name, dataset.file_ending, dataset.description
 
-    fingerprint = extract_fingerprint(dataset, num_workers=2)
     plan = make_plan(fingerprint, dataset_json=description, dataset_name=name)
     planned = plan.configurations[configuration_name]
     configuration = with_batch_size(with_base_features(planned, base_features), batch_size)
 
-    store = CaseStore(workspace.preprocessed_dataset(name) / configuration.data_identifier)
+    folder = workspace.preprocessed_dataset(name)
     preprocess_dataset(
-        dataset, plan=plan, configuration=configuration, folder=store.folder, num_workers=2
+        dataset, plan=plan, configurations=[configuration], folder=folder, num_workers=2
     )
+    store = CaseStore(folder / configuration.data_identifier)
     run_folder = train_on_all_cases(
         store,
         plan=plan,

@@ -18,6 +18,7 @@ CHECKPOINT_FINAL = "checkpoint_final.pt"
 SUMMARY_JSON = "summary.json"
 PREDICTION_JSON = "prediction.json"
 VALIDATION = "validation"
+EXAMINED = "examined"
 GROUND_TRUTH = "gt_segmentations"
 
 

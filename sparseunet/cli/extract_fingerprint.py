@@ -1,25 +1,24 @@
 """Measure raw datasets: sizes, spacings and the intensities of annotated foreground.
 
-Writes dataset_fingerprint.json and a copy of dataset.json to preprocessed/DATASET. A fingerprint
-that is there already is kept if it was measured on exactly the same files.
+The files are checked in the same pass. Writes dataset_fingerprint.json and a copy of dataset.json
+to preprocessed/DATASET. Cases that have not changed since the last time are not read again. Exit
+code 2, with every problem listed, if the check rejects.
 """
 
 import argparse
-import logging
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseunet.cli.environment import resolve_workspace
 from sparseunet.cli.options import add_num_workers_argument
-from sparseunet.workspace import DATASET_JSON, FINGERPRINT_JSON, Workspace
+from sparseunet.workspace import DATASET_JSON, EXAMINED, FINGERPRINT_JSON, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sparseunet.data.dataset import Dataset
-    from sparseunet.fingerprint import Fingerprint
-
-logger = logging.getLogger(__name__)
+    from sparseunet.fingerprint.extract import Examination
+    from sparseunet.fingerprint.fingerprint import Fingerprint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,57 +28,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_num_workers_argument(parser)
     parser.add_argument(
-        "--clean", action="store_true", help="measure again even if nothing has changed"
+        "--clean", action="store_true", help="look at every case again, even if unchanged"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Extract the fingerprint of every dataset asked for."""
-    from sparseunet.data.load import load_dataset
-    from sparseunet.progress import format_duration
-
+    """Extract the fingerprint of every dataset asked for; a rejected one does not keep others."""
     workspace = resolve_workspace(arguments.workspace)
-    for name in arguments.dataset:
-        start = time.monotonic()
-        dataset = load_dataset(workspace.raw_dataset(name))
-        fingerprint = fingerprint_dataset(
-            workspace, dataset, num_workers=arguments.num_workers, redo=arguments.clean
-        )
-        print(describe_fingerprint(fingerprint, dataset_name=dataset.name))
-        target = workspace.preprocessed_dataset(dataset.name) / FINGERPRINT_JSON
-        print(f"{target} ({format_duration(time.monotonic() - start)})")
-    return 0
+    return max([_extract(workspace, name, arguments) for name in arguments.dataset])
 
 
-def fingerprint_dataset(
-    workspace: Workspace, dataset: "Dataset", *, num_workers: int, redo: bool = False
-) -> "Fingerprint":
-    """Return the dataset's fingerprint: the stored one if the data is the same, else a new one.
+def examine(
+    workspace: Workspace, folder: Path, *, num_workers: int, redo: bool = False
+) -> "Examination":
+    """Check and measure a raw dataset, print what was found, and keep it in the workspace.
 
-    Writes `dataset_fingerprint.json` and a copy of `dataset.json` to the preprocessed dataset.
+    Of a dataset that is accepted, `dataset_fingerprint.json` and a copy of `dataset.json` are
+    written to the preprocessed dataset.
 
     Args:
         workspace: Where to store it.
-        dataset: What to measure.
-        num_workers: Number of threads.
-        redo: Measure again even if the stored one belongs to the same files.
+        folder: The raw dataset.
+        num_workers: Cases in memory at the same time.
+        redo: Look at every case again, even at those that have not changed.
     """
     from sparseunet.artifacts import write_json
-    from sparseunet.fingerprint import extract_fingerprint, fingerprint_to_json, hash_dataset
+    from sparseunet.fingerprint.extract import examine_dataset
+    from sparseunet.fingerprint.fingerprint import fingerprint_to_json
 
-    folder = workspace.preprocessed_dataset(dataset.name)
-    data_hash = hash_dataset(dataset, num_workers=num_workers)
-    stored = None if redo else _stored_fingerprint(workspace, dataset.name, data_hash)
-    if stored is not None:
-        return stored
-    fingerprint = extract_fingerprint(dataset, num_workers=num_workers)
-    write_json(folder / DATASET_JSON, dataset.description)
-    write_json(folder / FINGERPRINT_JSON, fingerprint_to_json(fingerprint, data_hash=data_hash))
-    return fingerprint
+    target = workspace.preprocessed_dataset(folder.name)
+    examination = examine_dataset(
+        folder, num_workers=num_workers, records=target / EXAMINED, redo=redo
+    )
+    print(examination.report.format())
+    if examination.dataset is not None and examination.fingerprint is not None:
+        content = fingerprint_to_json(examination.fingerprint, data_hash=examination.data_hash)
+        write_json(target / DATASET_JSON, examination.dataset.description)
+        write_json(target / FINGERPRINT_JSON, content)
+        print(describe_fingerprint(examination.fingerprint))
+    return examination
 
 
-def describe_fingerprint(fingerprint: "Fingerprint", *, dataset_name: str) -> str:
-    """Return a few lines for a person: cases, sizes, spacing and what the intensities rest on."""
+def _extract(workspace: Workspace, name: str, arguments: argparse.Namespace) -> int:
+    from sparseunet.progress import format_duration
+
+    start = time.monotonic()
+    folder = workspace.raw_dataset(name)
+    examination = examine(
+        workspace, folder, num_workers=arguments.num_workers, redo=arguments.clean
+    )
+    if not examination.report.accepted:
+        return 2
+    target = workspace.preprocessed_dataset(folder.name) / FINGERPRINT_JSON
+    unchanged = f", {examination.num_unchanged} cases unchanged" * bool(examination.num_unchanged)
+    print(f"{target} ({format_duration(time.monotonic() - start)}{unchanged})")
+    return 0
+
+
+def describe_fingerprint(fingerprint: "Fingerprint") -> str:
+    """Return a few lines for a person: sizes, spacing and what the intensities rest on."""
     import numpy as np
 
     shape = np.median(np.asarray(fingerprint.shapes_after_crop), axis=0)
@@ -92,7 +99,7 @@ def describe_fingerprint(fingerprint: "Fingerprint", *, dataset_name: str) -> st
         behind = f"the nonzero voxels of the images (too little foreground: {behind})"
     grid = f"{_times(shape)} voxels of {_times(spacing_mm)} mm (z, y, x)"
     lines = [
-        f"{dataset_name}: {len(fingerprint.spacings_mm)} cases, median {grid}",
+        f"  median {grid} inside the nonzero box",
         f"  intensities from {behind}",
     ]
     lines += [
@@ -106,24 +113,3 @@ def describe_fingerprint(fingerprint: "Fingerprint", *, dataset_name: str) -> st
 
 def _times(values: "Sequence[float]") -> str:
     return " x ".join(f"{value:g}" for value in values)
-
-
-def _stored_fingerprint(
-    workspace: Workspace, dataset_name: str, data_hash: str
-) -> "Fingerprint | None":
-    from sparseunet.artifacts import read_json
-    from sparseunet.errors import RequestError
-    from sparseunet.fingerprint import fingerprint_from_json
-
-    path = workspace.preprocessed_dataset(dataset_name) / FINGERPRINT_JSON
-    if not path.is_file():
-        return None
-    try:
-        content = read_json(path)
-        if content.get("sparseunet", {}).get("data_hash") == data_hash:
-            return fingerprint_from_json(content, source=str(path))
-    except (RequestError, AttributeError):
-        logger.warning("%s cannot be read and is made anew.", path)
-        return None
-    logger.warning("%s was measured on other data and is made anew.", path)
-    return None

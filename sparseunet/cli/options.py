@@ -6,14 +6,14 @@ from sparseunet.cli.environment import available_cpus
 
 
 def add_num_workers_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `-np`: how many cases are worked on at the same time."""
+    """Add `-np`: how many cases are in memory at the same time."""
     parser.add_argument(
         "-np",
         "--num-workers",
         type=positive_integer,
         default=available_cpus(),
         metavar="N",
-        help="cases worked on at the same time, in threads (default: the processors, %(default)s)",
+        help="cases in memory at the same time, one per process (default: %(default)s)",
     )
 
 

@@ -1,7 +1,8 @@
 """Check a raw dataset, measure it, plan the networks for it and preprocess every case.
 
-The same as check, extract_fingerprint, plan_experiment and preprocess one after the other. What is
-up to date already is not done again. Exit code 2, with every problem listed, if the check rejects.
+The same as extract_fingerprint (which checks), plan_experiment and preprocess one after the other.
+What is up to date already is not done again. Exit code 2, with every problem listed, if the check
+rejects.
 """
 
 import argparse
@@ -20,16 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_planner_arguments(parser)
     add_preprocessing_arguments(parser)
     parser.add_argument(
-        "--no-check", action="store_true", help="do not look for problems in the dataset first"
-    )
-    parser.add_argument(
         "--verify-dataset-integrity",
         "--verify_dataset_integrity",
         action="store_true",
         help="nnU-Net's name for the check, which is on anyway",
     )
     parser.add_argument(
-        "--clean", action="store_true", help="measure again even if nothing has changed"
+        "--clean", action="store_true", help="look at every case again, even if unchanged"
     )
     parser.add_argument("--no-pp", "--no_pp", action="store_true", help="stop before preprocessing")
 
@@ -41,27 +39,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(name: str, arguments: argparse.Namespace) -> int:
-    from sparseunet.cli.extract_fingerprint import describe_fingerprint, fingerprint_dataset
+    from sparseunet.cli.extract_fingerprint import examine
     from sparseunet.cli.plan_experiment import describe_plan, plan_dataset, planner_options
     from sparseunet.cli.preprocess import preprocess_configurations
-    from sparseunet.data.check import check_dataset
-    from sparseunet.data.load import load_dataset
     from sparseunet.progress import format_duration
 
     start = time.monotonic()
     workspace = resolve_workspace(arguments.workspace)
     options = planner_options(arguments)
     folder = workspace.raw_dataset(name)
-    if not arguments.no_check:
-        report = check_dataset(folder, num_workers=arguments.num_workers)
-        print(report.format())
-        if not report.accepted:
-            return 2
-    dataset = load_dataset(folder)
-    fingerprint = fingerprint_dataset(
-        workspace, dataset, num_workers=arguments.num_workers, redo=arguments.clean
+    examination = examine(
+        workspace, folder, num_workers=arguments.num_workers, redo=arguments.clean
     )
-    print(describe_fingerprint(fingerprint, dataset_name=dataset.name))
+    dataset, fingerprint = examination.dataset, examination.fingerprint
+    if dataset is None:
+        return 2
     plan = plan_dataset(workspace, dataset, fingerprint=fingerprint, **options)
     print(describe_plan(plan))
     if not arguments.no_pp:

@@ -16,7 +16,7 @@ from sparseunet.workspace import FINGERPRINT_JSON, Workspace
 
 if TYPE_CHECKING:
     from sparseunet.data.dataset import Dataset
-    from sparseunet.fingerprint import Fingerprint
+    from sparseunet.fingerprint.fingerprint import Fingerprint
     from sparseunet.planning.make_plan import PlannerName
     from sparseunet.planning.plan import Configuration, Plan
 
@@ -211,7 +211,7 @@ def _reason(configuration: "Configuration", plan: "Plan") -> str:
 
 def _plan_files(arguments: argparse.Namespace, options: dict[str, Any]) -> "Plan":
     from sparseunet.artifacts import read_json
-    from sparseunet.fingerprint import fingerprint_from_json
+    from sparseunet.fingerprint.fingerprint import fingerprint_from_json
     from sparseunet.planning.make_plan import make_plan
 
     content = read_json(arguments.fingerprint)
@@ -236,7 +236,7 @@ def _given(arguments: argparse.Namespace) -> list[str]:
 
 def _read_fingerprint(workspace: Workspace, dataset: "Dataset") -> "Fingerprint":
     from sparseunet.artifacts import read_json
-    from sparseunet.fingerprint import fingerprint_from_json
+    from sparseunet.fingerprint.fingerprint import fingerprint_from_json
 
     path = workspace.preprocessed_dataset(dataset.name) / FINGERPRINT_JSON
     if not path.is_file():
@@ -255,7 +255,7 @@ def _read_fingerprint(workspace: Workspace, dataset: "Dataset") -> "Fingerprint"
 def _write_plan(path: Path, plan: "Plan", fingerprint: "Fingerprint") -> "Plan":
     """Write the plans file and return what it now says."""
     from sparseunet.artifacts import hash_content, read_json, write_json
-    from sparseunet.fingerprint import fingerprint_to_json
+    from sparseunet.fingerprint.fingerprint import fingerprint_to_json
     from sparseunet.planning.nnunet_plans import plan_from_nnunet, plan_to_nnunet
 
     ours = {

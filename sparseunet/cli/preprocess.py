@@ -95,7 +95,7 @@ def preprocess_configurations(
         dataset: The raw dataset.
         plan: The dataset's.
         names: Configurations of the plan; None for all.
-        num_workers: Number of threads.
+        num_workers: Cases in memory at the same time.
 
     Raises:
         RequestError: The plan does not have one of the configurations.
@@ -110,18 +110,14 @@ def preprocess_configurations(
     write_json(folder / DATASET_JSON, dataset.description)
     _write_splits(folder / SPLITS_JSON, dataset)
     _link_ground_truth(folder / GROUND_TRUTH, dataset)
-    for configuration in configurations:
-        start = time.monotonic()
-        target = folder / configuration.data_identifier
-        summary = preprocess_dataset(
-            dataset,
-            plan=plan,
-            configuration=configuration,
-            folder=target,
-            num_workers=num_workers,
-        )
+    start = time.monotonic()
+    summaries = preprocess_dataset(
+        dataset, plan=plan, configurations=configurations, folder=folder, num_workers=num_workers
+    )
+    for configuration, summary in zip(configurations, summaries, strict=True):
         print(_describe(summary, dataset))
-        print(f"  {target} ({format_duration(time.monotonic() - start)})")
+        print(f"  {folder / configuration.data_identifier}")
+    print(f"{dataset.name}: preprocessed in {format_duration(time.monotonic() - start)}")
 
 
 def _choose(plan: "Plan", names: Sequence[str] | None) -> list["Configuration"]:

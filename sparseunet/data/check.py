@@ -1,35 +1,54 @@
 """Look at every file of a raw dataset and report everything that is wrong with it, at once."""
 
 from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from sparseunet.data.check_report import CheckReport
 from sparseunet.data.dataset import Case
-from sparseunet.data.geometry import Geometry
 from sparseunet.data.grids import compare_grids
-from sparseunet.data.io import count_values, read_image_with_warnings, read_labels_with_warnings
+from sparseunet.data.image import Image
+from sparseunet.data.io import (
+    ReadLabels,
+    count_values,
+    read_image_with_warnings,
+    read_labels_with_warnings,
+)
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import Survey, survey_dataset
 from sparseunet.errors import DatasetError, Problem, Severity
 from sparseunet.progress import track
+from sparseunet.workers import WorkerDiedError, map_in_processes
 from sparseunet.workspace import DATASET_JSON
-
-__all__ = ["CheckReport", "check_dataset"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Findings:
+class Findings:
     """What looking at one case gave."""
 
-    case: Case
-    problems: list[Problem] = field(default_factory=list)
+    problems: tuple[Problem, ...]
+    """Files as in `Survey.cases`, relative to the dataset folder where they lie in it."""
     dimensions: int | None = None
     """2 or 3, or None if no file could be read."""
     num_voxels_of: dict[int, int] | None = None
     """How often each label value occurs, or None if the label could not be read."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the case can be used: there is no error."""
+        return not any(problem.severity is Severity.ERROR for problem in self.problems)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LoadedCase:
+    """The files of one case, as far as they could be read."""
+
+    image: Image | None
+    labels_ZYX: np.ndarray | None
 
 
 def check_dataset(folder: Path, *, num_workers: int = 1) -> CheckReport:
@@ -42,62 +61,99 @@ def check_dataset(folder: Path, *, num_workers: int = 1) -> CheckReport:
 
     Args:
         folder: The dataset folder with `dataset.json`, `imagesTr` and `labelsTr`.
-        num_workers: Cases read at the same time, in threads; each needs memory for one case.
+        num_workers: Cases read at the same time, in processes; each needs memory for one case.
     """
     survey = survey_dataset(folder)
-    with ThreadPoolExecutor(max(1, num_workers)) as pool:
-        results = pool.map(lambda case: _examine_case(case, survey), survey.cases)
-        findings = list(track(results, total=len(survey.cases), label="check"))
+    results = map_in_processes(
+        partial(_find_in_case, survey=survey.without_cases()),
+        survey.cases,
+        num_workers=num_workers,
+    )
+    named = zip(survey.cases, results, strict=True)
+    findings = [
+        findings_of_dead(case, result) if isinstance(result, WorkerDiedError) else result
+        for case, result in track(named, total=len(survey.cases), label="check")
+    ]
+    return judge(survey, findings)
+
+
+def judge(survey: Survey, findings: Sequence[Findings]) -> CheckReport:
+    """Put the findings of all cases together, in the order of `survey.cases`."""
     problems = [*survey.problems, *(problem for each in findings for problem in each.problems)]
-    problems += _odd_dimensions(findings)
+    problems += _odd_dimensions(survey.cases, findings)
     if survey.labels is not None:
         problems += _class_problems(findings, survey.labels)
-    relative = [_relative(problem, survey.folder) for problem in problems]
     return CheckReport(
-        name=survey.folder.name, num_cases=len(survey.cases), problems=tuple(relative)
+        name=survey.folder.name,
+        num_cases=len(survey.cases),
+        problems=tuple(_relative(problem, survey.folder) for problem in problems),
     )
 
 
-def _examine_case(case: Case, survey: Survey) -> _Findings:
+def examine_case(case: Case, survey: Survey) -> tuple[Findings, LoadedCase]:
+    """Read the files of one case and look for everything that is wrong with them.
+
+    Never raises for what is in the files: whatever happens becomes a problem.
+
+    Args:
+        case: One of the survey's.
+        survey: Gives classes and channels; its own cases are not looked at.
+    """
     try:
-        return _examine_files(case, survey)
+        findings, loaded = _examine_files(case, survey)
     except Exception as error:  # noqa: BLE001 - one case's surprise must not hide the others'
-        problem = _problem(
-            Severity.ERROR,
-            case,
-            case.images[0] if case.images else case.label,
-            found=f"a failure while looking at it: {type(error).__name__}: {error}",
-            expected="files that can be read",
-            fix="look at the files of this case",
-        )
-        return _Findings(case=case, problems=[problem])
+        found = f"a failure while looking at it: {type(error).__name__}: {error}"
+        findings, loaded = _failed(case, found), LoadedCase(image=None, labels_ZYX=None)
+    problems = (_relative(problem, survey.folder) for problem in findings.problems)
+    return replace(findings, problems=tuple(problems)), loaded
 
 
-def _examine_files(case: Case, survey: Survey) -> _Findings:
+def findings_of_dead(case: Case, error: WorkerDiedError) -> Findings:
+    """Return what to report of a case whose process died."""
+    return _failed(case, f"that the process looking at it {error}")
+
+
+def _find_in_case(case: Case, *, survey: Survey) -> Findings:
+    return examine_case(case, survey)[0]
+
+
+def _failed(case: Case, found: str) -> Findings:
+    problem = _problem(
+        Severity.ERROR,
+        case,
+        case.images[0] if case.images else case.label,
+        found=found,
+        expected="files that can be read",
+        fix="look at the files of this case; with fewer workers (-np) there is more memory for it",
+    )
+    return Findings(problems=(problem,))
+
+
+def _examine_files(case: Case, survey: Survey) -> tuple[Findings, LoadedCase]:
     problems: list[Problem] = []
-    image_geometry = label_geometry = counts = None
+    image = labels = counts = None
     if case.images:
-        image_geometry = _examine_image(case, survey, problems)
+        image = _examine_image(case, survey, problems)
     if case.label is not None:
-        label_geometry, counts = _examine_label(case, survey.labels, problems)
-    if image_geometry is not None and label_geometry is not None:
+        labels, counts = _examine_label(case, survey.labels, problems)
+    if image is not None and labels is not None:
         problems += compare_grids(
-            label_geometry,
-            image_geometry,
+            labels.geometry,
+            image.geometry,
             case=case.name,
             file=str(case.label),
             reference_file=case.images[0].name,
         )
-    known = image_geometry or label_geometry
-    return _Findings(
-        case=case,
-        problems=problems,
-        dimensions=known.dimensions if known else None,
+    known = image or labels
+    findings = Findings(
+        problems=tuple(problems),
+        dimensions=known.geometry.dimensions if known else None,
         num_voxels_of=counts,
     )
+    return findings, LoadedCase(image=image, labels_ZYX=labels.labels_ZYX if labels else None)
 
 
-def _examine_image(case: Case, survey: Survey, problems: list[Problem]) -> Geometry | None:
+def _examine_image(case: Case, survey: Survey, problems: list[Problem]) -> Image | None:
     try:
         read = read_image_with_warnings(case.images, case=case.name)
     except DatasetError as error:
@@ -131,12 +187,12 @@ def _examine_image(case: Case, survey: Survey, problems: list[Problem]) -> Geome
                     fix="look at the scan; it gives a network nothing to learn from",
                 )
             )
-    return read.image.geometry
+    return read.image
 
 
 def _examine_label(
     case: Case, labels: LabelSchema | None, problems: list[Problem]
-) -> tuple[Geometry | None, dict[int, int] | None]:
+) -> tuple[ReadLabels | None, dict[int, int] | None]:
     assert case.label is not None
     try:
         read = read_labels_with_warnings(case.label, case=case.name)
@@ -147,7 +203,7 @@ def _examine_label(
     counts = count_values(read.labels_ZYX)
     if labels is not None:
         problems += _value_problems(case, counts, labels)
-    return read.geometry, counts
+    return read, counts
 
 
 def _value_problems(case: Case, counts: dict[int, int], labels: LabelSchema) -> list[Problem]:
@@ -168,7 +224,7 @@ def _value_problems(case: Case, counts: dict[int, int], labels: LabelSchema) -> 
     return []
 
 
-def _class_problems(findings: Iterable[_Findings], labels: LabelSchema) -> list[Problem]:
+def _class_problems(findings: Sequence[Findings], labels: LabelSchema) -> list[Problem]:
     """Return what is wrong with the classes over all cases together."""
     total: Counter[int] = Counter()
     for each in findings:
@@ -200,24 +256,23 @@ def _class_problems(findings: Iterable[_Findings], labels: LabelSchema) -> list[
     ]
 
 
-def _odd_dimensions(findings: Iterable[_Findings]) -> list[Problem]:
+def _odd_dimensions(cases: Sequence[Case], findings: Sequence[Findings]) -> list[Problem]:
     """Return an error for each case that is 2D among mostly 3D ones, or the reverse."""
-    known = [each for each in findings if each.dimensions is not None]
-    votes = Counter(each.dimensions for each in known)
+    votes = Counter(each.dimensions for each in findings if each.dimensions is not None)
     if len(votes) < 2:
         return []
     usual = votes.most_common(1)[0][0]
     return [
         _problem(
             Severity.ERROR,
-            each.case,
-            each.case.images[0] if each.case.images else each.case.label,
+            case,
+            case.images[0] if case.images else case.label,
             found=f"a {each.dimensions}D image",
             expected=f"{usual}D images, as {votes[usual]} other cases have",
             fix="export the whole volume again, or move the case to a dataset of its own kind",
         )
-        for each in known
-        if each.dimensions != usual
+        for case, each in zip(cases, findings, strict=True)
+        if each.dimensions not in (None, usual)
     ]
 
 

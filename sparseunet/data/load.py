@@ -1,6 +1,6 @@
 """Read the description of a raw dataset and find its cases, without reading voxels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,41 @@ class Survey:
     description: dict
     problems: tuple[Problem, ...]
 
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Survey":
+        """Return what a survey of a dataset without any problem gives."""
+        return cls(
+            folder=dataset.folder,
+            channel_names=dataset.channel_names,
+            labels=dataset.labels,
+            file_ending=dataset.file_ending,
+            cases=dataset.cases,
+            description=dataset.description,
+            problems=(),
+        )
+
+    def without_cases(self) -> "Survey":
+        """Return what is known about the dataset as a whole, which is small enough to send."""
+        return replace(self, cases=(), description={}, problems=())
+
+    def to_dataset(self) -> Dataset:
+        """Return the dataset, if it is described as it should be.
+
+        Raises:
+            DatasetError: Every problem of the description and every missing file.
+        """
+        if self.problems or self.labels is None:
+            raise DatasetError(self.problems)
+        return Dataset(
+            folder=self.folder,
+            name=self.folder.name,
+            channel_names=self.channel_names,
+            labels=self.labels,
+            file_ending=self.file_ending,
+            cases=self.cases,
+            description=self.description,
+        )
+
 
 def load_dataset(folder: Path) -> Dataset:
     """Read `dataset.json` and list the training cases of a raw dataset in nnU-Net's layout.
@@ -47,18 +82,7 @@ def load_dataset(folder: Path) -> Dataset:
     Raises:
         DatasetError: Every problem of the description and every missing file.
     """
-    survey = survey_dataset(folder)
-    if survey.problems or survey.labels is None:
-        raise DatasetError(survey.problems)
-    return Dataset(
-        folder=survey.folder,
-        name=survey.folder.name,
-        channel_names=survey.channel_names,
-        labels=survey.labels,
-        file_ending=survey.file_ending,
-        cases=survey.cases,
-        description=survey.description,
-    )
+    return survey_dataset(folder).to_dataset()
 
 
 def survey_dataset(folder: Path) -> Survey:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sparseunet.errors import RequestError
-from sparseunet.fingerprint import Fingerprint
+from sparseunet.fingerprint.fingerprint import Fingerprint
 from sparseunet.planning.memory import (
     PLANNERS,
     Planner,

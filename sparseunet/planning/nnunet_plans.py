@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from sparseunet.errors import RequestError
-from sparseunet.fingerprint import IntensityProperties
+from sparseunet.fingerprint.fingerprint import IntensityProperties
 from sparseunet.planning.memory import PLANNERS
 from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sparseunet.fingerprint import IntensityProperties
+from sparseunet.fingerprint.fingerprint import IntensityProperties
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

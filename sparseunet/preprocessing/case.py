@@ -1,7 +1,7 @@
 """One case on the grid of the network, and the record of how to undo that."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,6 +67,20 @@ class PreprocessedCase:
     restoration: Restoration
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class CroppedImage:
+    """The part of a scan that holds anything, on the plan's transposed axes, before resampling."""
+
+    image_CZYX: np.ndarray
+    """float32, as in the file; a view of it."""
+    inside_ZYX: np.ndarray
+    """bool, the nonzero mask with holes filled."""
+    geometry: Geometry
+    """Grid of the source file."""
+    start: tuple[int, int, int]
+    """First voxel of the box."""
+
+
 def preprocess_case(
     name: str,
     image: Image,
@@ -93,52 +107,87 @@ def preprocess_case(
     Raises:
         ValueError: Channels do not fit the plan, or the annotation lies on another grid.
     """
-    _check_annotation(image, annotation)
-    axes = plan.transpose_forward
-    image_CZYX = image.voxels_CZYX.transpose(0, *(axis + 1 for axis in axes))
+    cropped = crop_image(image, transpose_forward=plan.transpose_forward)
+    case = preprocess_image(name, cropped, plan=plan, configuration=configuration)
+    if annotation is None:
+        return case
+    return replace(case, annotation=preprocess_annotation(annotation, case.restoration))
+
+
+def crop_image(image: Image, *, transpose_forward: tuple[int, int, int]) -> CroppedImage:
+    """Transpose a scan and cut out the box of its nonzero voxels."""
+    image_CZYX = image.voxels_CZYX.transpose(0, *(axis + 1 for axis in transpose_forward))
     inside_ZYX, start, shape = crop_box(image_CZYX)
-    box = tuple(slice(first, first + size) for first, size in zip(start, shape, strict=True))
-    spacing_mm = tuple(image.geometry.spacing_mm[axis] for axis in axes)
+    box = _box(start, shape)
+    return CroppedImage(
+        image_CZYX=image_CZYX[:, *box],
+        inside_ZYX=inside_ZYX[box],
+        geometry=image.geometry,
+        start=start,
+    )
+
+
+def preprocess_image(
+    name: str, cropped: CroppedImage, *, plan: Plan, configuration: Configuration
+) -> PreprocessedCase:
+    """Normalise and resample a cropped scan; see `preprocess_case`."""
+    axes = plan.transpose_forward
+    spacing_mm = tuple(cropped.geometry.spacing_mm[axis] for axis in axes)
     new_spacing_mm = _target_spacing(spacing_mm, configuration)
-    new_shape = resampled_shape(shape, spacing_mm, new_spacing_mm)
+    new_shape = resampled_shape(cropped.inside_ZYX.shape, spacing_mm, new_spacing_mm)
     normalised_CZYX = normalise(
-        image_CZYX[:, *box],
-        inside_ZYX[box],
+        cropped.image_CZYX,
+        cropped.inside_ZYX,
         schemes=configuration.normalization,
         use_mask=configuration.use_mask_for_norm,
         intensities=plan.intensities,
     )
-    if annotation is not None:
-        annotation = resample_annotation(
-            _cut(annotation, axes, box),
-            new_shape,
-            spacing_mm=spacing_mm,
-            new_spacing_mm=new_spacing_mm,
-        )
+    z, y, x = cropped.inside_ZYX.shape
     return PreprocessedCase(
         name=name,
         image_CZYX=resample_image(
             normalised_CZYX, new_shape, spacing_mm=spacing_mm, new_spacing_mm=new_spacing_mm
         ),
-        inside_ZYX=resample_mask(inside_ZYX[box], new_shape),
-        annotation=annotation,
+        inside_ZYX=resample_mask(cropped.inside_ZYX, new_shape),
+        annotation=None,
         restoration=Restoration(
-            geometry=image.geometry,
+            geometry=cropped.geometry,
             transpose_forward=axes,
-            crop_start=start,
-            crop_shape=shape,
+            crop_start=cropped.start,
+            crop_shape=(z, y, x),
             network_shape=new_shape,
             network_spacing_mm=new_spacing_mm,
         ),
     )
 
 
-def _check_annotation(image: Image, annotation: Annotation | None) -> None:
-    if annotation is not None and annotation.labels_ZYX.shape != image.geometry.shape:
+def preprocess_annotation(annotation: Annotation, restoration: Restoration) -> Annotation:
+    """Bring an annotation to where `preprocess_image` has brought the image.
+
+    Args:
+        annotation: On the grid of the source file.
+        restoration: The preprocessed image's.
+
+    Raises:
+        ValueError: The annotation lies on another grid.
+    """
+    if annotation.labels_ZYX.shape != restoration.geometry.shape:
         raise ValueError(
             f"the labels have shape {annotation.labels_ZYX.shape}, the image has "
-            f"{image.geometry.shape}; both must describe the same grid"
+            f"{restoration.geometry.shape}; both must describe the same grid"
         )
+    box = _box(restoration.crop_start, restoration.crop_shape)
+    return resample_annotation(
+        _cut(annotation, restoration.transpose_forward, box),
+        restoration.network_shape,
+        spacing_mm=restoration.spacing_mm,
+        new_spacing_mm=restoration.target_spacing_mm,
+    )
+
+
+def _box(start: tuple[int, int, int], shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
+    z, y, x = (slice(first, first + size) for first, size in zip(start, shape, strict=True))
+    return z, y, x
 
 
 def _target_spacing(

@@ -1,34 +1,35 @@
-"""Preprocess all cases of a dataset for one configuration."""
+"""Preprocess all cases of a dataset for some configurations."""
 
 import logging
-import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 
 from sparseunet.artifacts import hash_content, hash_file
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.dataset import Case, Dataset
+from sparseunet.data.geometry import Geometry
 from sparseunet.data.grids import compare_grids
-from sparseunet.data.image import Image
 from sparseunet.data.io import read_annotation, read_image
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import DatasetError, Problem, RequestError, Severity
 from sparseunet.planning.plan import Configuration, Plan
 from sparseunet.preprocessing.blas import one_blas_thread
-from sparseunet.preprocessing.case import preprocess_case
-from sparseunet.preprocessing.manifest import STORE_VERSION, Manifest
-from sparseunet.preprocessing.store import (
-    CaseStore,
+from sparseunet.preprocessing.case import crop_image, preprocess_annotation, preprocess_image
+from sparseunet.preprocessing.manifest import (
+    STORE_VERSION,
+    Manifest,
     has_all_files,
     read_manifest,
     remove_case,
-    write_case,
 )
+from sparseunet.preprocessing.normalise import uses_statistics
+from sparseunet.preprocessing.store import CaseStore
+from sparseunet.preprocessing.write import remove_leftovers, write_annotation, write_case
 from sparseunet.progress import track
+from sparseunet.workers import WorkerDiedError, map_in_processes
 
 logger = logging.getLogger(__name__)
 
@@ -58,141 +59,224 @@ def preprocess_dataset(
     dataset: Dataset,
     *,
     plan: Plan,
-    configuration: Configuration,
+    configurations: Sequence[Configuration],
     folder: Path,
     num_workers: int,
-) -> PreprocessingSummary:
-    """Write every training case to `folder`, skipping those that are up to date.
+) -> list[PreprocessingSummary]:
+    """Write every training case for some configurations, skipping what is up to date.
 
-    Threads share the work; at most `num_workers + 1` cases are in memory. Cases that are in the
-    folder but no longer in the dataset are removed. One process at a time may write to a folder.
+    A case is read once for all configurations. If only its label file has changed, its image is
+    neither read nor resampled again. Cases that are in the folder but no longer in the dataset are
+    removed. One caller at a time may write to a folder.
 
     Args:
         dataset: The raw dataset; unlabelled cases are stored without annotation.
         plan: Transpose and intensity statistics.
-        configuration: One of the plan's.
-        folder: A `CaseStore`.
-        num_workers: Number of threads, at least 1.
+        configurations: Some of the plan's.
+        folder: Gets a `CaseStore` per configuration, named by its `data_identifier`.
+        num_workers: Cases in memory at the same time, one per process; at least 1.
 
     Returns:
-        Counts over all cases, those that were skipped included.
+        Per configuration counts over all cases, those that were skipped included.
 
     Raises:
         DatasetError: Every problem of every case that failed; the other cases are done.
     """
-    settings = _settings_hash(plan, configuration, dataset.labels)
-    for leftover in folder.glob(".writing-*"):  # of a run that was killed
-        shutil.rmtree(leftover)
-    known = {case.name for case in dataset.cases}
-    for name in set(CaseStore(folder).cases) - known:
-        logger.warning("%s is no longer in %s and is removed from %s", name, dataset.name, folder)
-        remove_case(folder, name)
-
-    def work(case: Case) -> _Outcome:
-        return _preprocess_one(
-            case, dataset.labels, plan, configuration, folder=folder, settings=settings
-        )
-
-    with one_blas_thread():
-        outcomes = list(
-            track(
-                _in_order(work, dataset.cases, num_workers=num_workers),
-                total=len(dataset.cases),
-                label=f"preprocess {configuration.name}",
-            )
-        )
-    problems = [problem for outcome in outcomes for problem in outcome.problems]
+    names = {case.name for case in dataset.cases}
+    targets = []
+    for configuration in configurations:
+        target = _Target.of(configuration, plan=plan, labels=dataset.labels, folder=folder)
+        targets.append(target)
+        remove_leftovers(target.folder)
+        for name in set(CaseStore(target.folder).cases) - names:
+            logger.warning("%s is not in %s; removed from %s", name, dataset.name, target.folder)
+            remove_case(target.folder, name)
+    work = partial(_preprocess_one, labels=dataset.labels, plan=plan, targets=targets)
+    results = map_in_processes(work, dataset.cases, num_workers=num_workers)
+    label = "preprocess " + ", ".join(configuration.name for configuration in configurations)
+    outcomes: list[list[_Outcome]] = []
+    problems: list[Problem] = []
+    for case, result in zip(
+        dataset.cases, track(results, total=len(dataset.cases), label=label), strict=True
+    ):
+        if isinstance(result, WorkerDiedError):
+            problems.append(_problem(case, f"that the process working on it {result}"))
+        elif isinstance(result, tuple):
+            problems += result
+        else:
+            outcomes.append(result)
     if problems:
         raise DatasetError(problems)
-    return _summarise(configuration.name, outcomes)
+    return [
+        _summarise(configuration.name, [case[at] for case in outcomes])
+        for at, configuration in enumerate(configurations)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Target:
+    """One configuration, where its cases go, and what they depend on beside their files."""
+
+    configuration: Configuration
+    folder: Path
+    image_settings: str
+    annotation_settings: str
+
+    @classmethod
+    def of(
+        cls, configuration: Configuration, *, plan: Plan, labels: LabelSchema, folder: Path
+    ) -> "_Target":
+        by_channel = zip(configuration.normalization, plan.intensities, strict=False)
+        image_settings = hash_content(
+            [
+                _RULES_VERSION,
+                STORE_VERSION,
+                plan.transpose_forward,
+                configuration.dimensions,
+                configuration.spacing_mm,
+                configuration.normalization,
+                configuration.use_mask_for_norm,
+                [intensities for scheme, intensities in by_channel if uses_statistics(scheme)],
+            ]
+        )
+        return cls(
+            configuration=configuration,
+            folder=folder / configuration.data_identifier,
+            image_settings=image_settings,
+            annotation_settings=hash_content([image_settings, labels]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Outcome:
-    manifest: Manifest | None = None
-    unchanged: bool = False
-    problems: tuple[Problem, ...] = ()
+    manifest: Manifest
+    unchanged: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _State:
+    """What is stored of a case for one configuration, and what should be."""
+
+    image_input_hash: str
+    annotation_input_hash: str
+    manifest: Manifest | None
+    """None if the image is out of date or anything is missing."""
+
+    @property
+    def is_current(self) -> bool:
+        return (
+            self.manifest is not None
+            and self.manifest.annotation_input_hash == self.annotation_input_hash
+        )
 
 
 def _preprocess_one(
-    case: Case,
-    labels: LabelSchema,
-    plan: Plan,
-    configuration: Configuration,
-    *,
-    folder: Path,
-    settings: str,
-) -> _Outcome:
+    case: Case, *, labels: LabelSchema, plan: Plan, targets: Sequence[_Target]
+) -> list[_Outcome] | tuple[Problem, ...]:
+    """Return one outcome per target, or what is wrong with the case."""
     try:
-        input_hash = _input_hash(case, settings)
-        stored = _up_to_date(folder, case.name, input_hash)
-        if stored is not None:
-            return _Outcome(manifest=stored, unchanged=True)
-        image, annotation = _read(case, labels)
-        preprocessed = preprocess_case(
-            case.name, image, annotation, plan=plan, configuration=configuration
-        )
-        manifest = write_case(
-            folder,
-            preprocessed,
-            patch_size=configuration.patch_size,
-            input_hash=input_hash,
-            annotated_slices_before=_count_slices(annotation, plan.transpose_forward),
-        )
+        with one_blas_thread():
+            return _preprocess_files(case, labels, plan, targets)
     except DatasetError as error:
-        named = (replace(problem, case=problem.case or case.name) for problem in error.problems)
-        return _Outcome(problems=tuple(named))
+        return tuple(replace(problem, case=problem.case or case.name) for problem in error.problems)
     except (RequestError, ValueError, OSError, MemoryError) as error:
-        return _Outcome(problems=(_problem(case, error),))
-    return _Outcome(manifest=manifest)
+        return (_problem(case, str(error) or type(error).__name__),)
 
 
-def _read(case: Case, labels: LabelSchema) -> tuple[Image, Annotation | None]:
-    image = read_image(case.images)
+def _preprocess_files(
+    case: Case, labels: LabelSchema, plan: Plan, targets: Sequence[_Target]
+) -> list[_Outcome]:
+    states = _states(case, targets)
+    manifests = [state.manifest for state in states]
+    if all(state.is_current for state in states):
+        return [_Outcome(manifest=item, unchanged=True) for item in manifests if item is not None]
+    cropped = None
+    known = next((item.restoration.geometry for item in manifests if item is not None), None)
+    if None in manifests:
+        image = read_image(case.images)
+        known = image.geometry
+        cropped = crop_image(image, transpose_forward=plan.transpose_forward)
+    assert known is not None
+    annotation = _read_annotation(case, labels, known)
+    slices_before = _count_slices(annotation, plan.transpose_forward)
+    outcomes = []
+    for target, state in zip(targets, states, strict=True):
+        if state.manifest is not None and state.is_current:
+            outcomes.append(_Outcome(manifest=state.manifest, unchanged=True))
+        elif state.manifest is not None:
+            resampled = None
+            if annotation is not None:
+                resampled = preprocess_annotation(annotation, state.manifest.restoration)
+            manifest = write_annotation(
+                target.folder,
+                state.manifest,
+                resampled,
+                patch_size=target.configuration.patch_size,
+                annotation_input_hash=state.annotation_input_hash,
+                annotated_slices_before=slices_before,
+            )
+            outcomes.append(_Outcome(manifest=manifest, unchanged=False))
+        else:
+            assert cropped is not None
+            preprocessed = preprocess_image(
+                case.name, cropped, plan=plan, configuration=target.configuration
+            )
+            if annotation is not None:
+                resampled = preprocess_annotation(annotation, preprocessed.restoration)
+                preprocessed = replace(preprocessed, annotation=resampled)
+            manifest = write_case(
+                target.folder,
+                preprocessed,
+                patch_size=target.configuration.patch_size,
+                image_input_hash=state.image_input_hash,
+                annotation_input_hash=state.annotation_input_hash,
+                annotated_slices_before=slices_before,
+            )
+            outcomes.append(_Outcome(manifest=manifest, unchanged=False))
+    return outcomes
+
+
+def _states(case: Case, targets: Sequence[_Target]) -> list[_State]:
+    image_files = [hash_file(path) for path in case.images]
+    label_file = None if case.label is None else hash_file(case.label)
+    states = []
+    for target in targets:
+        image_input_hash = hash_content([target.image_settings, image_files])
+        states.append(
+            _State(
+                image_input_hash=image_input_hash,
+                annotation_input_hash=hash_content(
+                    [target.annotation_settings, image_input_hash, label_file]
+                ),
+                manifest=_up_to_date(target.folder, case.name, image_input_hash),
+            )
+        )
+    return states
+
+
+def _up_to_date(folder: Path, name: str, image_input_hash: str) -> Manifest | None:
+    try:
+        manifest = read_manifest(folder, name)
+    except RequestError:
+        return None
+    fits = manifest.image_input_hash == image_input_hash and has_all_files(folder, manifest)
+    return manifest if fits else None
+
+
+def _read_annotation(case: Case, labels: LabelSchema, expected: Geometry) -> Annotation | None:
     if case.label is None:
-        return image, None
+        return None
     annotation, geometry = read_annotation(case.label, labels)
     differences = compare_grids(
         geometry,
-        image.geometry,
+        expected,
         case=case.name,
         file=str(case.label),
         reference_file=case.images[0].name,
     )
     if any(problem.severity is Severity.ERROR for problem in differences):
         raise DatasetError(differences)
-    return image, annotation
-
-
-def _settings_hash(plan: Plan, configuration: Configuration, labels: LabelSchema) -> str:
-    """Hash everything but the files that the arrays depend on."""
-    return hash_content(
-        [
-            _RULES_VERSION,
-            STORE_VERSION,
-            plan.transpose_forward,
-            plan.intensities,
-            configuration.dimensions,
-            configuration.spacing_mm,
-            configuration.normalization,
-            configuration.use_mask_for_norm,
-            labels,
-        ]
-    )
-
-
-def _input_hash(case: Case, settings: str) -> str:
-    files = [*case.images, *([] if case.label is None else [case.label])]
-    return hash_content([settings, [hash_file(path) for path in files], case.label is None])
-
-
-def _up_to_date(folder: Path, name: str, input_hash: str) -> Manifest | None:
-    try:
-        manifest = read_manifest(folder, name)
-    except RequestError:
-        return None
-    fits = manifest.input_hash == input_hash and has_all_files(folder, manifest)
-    return manifest if fits else None
+    return annotation
 
 
 def _count_slices(
@@ -204,36 +288,19 @@ def _count_slices(
     return z, y, x
 
 
-def _problem(case: Case, error: Exception) -> Problem:
+def _problem(case: Case, found: str) -> Problem:
     return Problem(
         severity=Severity.ERROR,
         case=case.name,
         file=str(case.images[0]),
-        found=str(error) or type(error).__name__,
-        expected="a case that fits the plan",
-        fix="mend the case, or take it out of the dataset and plan again",
+        found=found,
+        expected="a case that fits the plan and the memory",
+        fix="mend the case, use fewer workers (-np), or take it out of the dataset and plan again",
     )
 
 
-def _in_order(
-    work: Callable[[Case], _Outcome], cases: Iterable[Case], *, num_workers: int
-) -> Iterator[_Outcome]:
-    """Yield the outcomes in the order of the cases, with a bounded number of them in flight."""
-    executor = ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="preprocess")
-    pending: deque[Future[_Outcome]] = deque()
-    try:
-        for case in cases:
-            pending.append(executor.submit(work, case))
-            if len(pending) > num_workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
 def _summarise(configuration: str, outcomes: list[_Outcome]) -> PreprocessingSummary:
-    manifests = [outcome.manifest for outcome in outcomes if outcome.manifest is not None]
+    manifests = [outcome.manifest for outcome in outcomes]
     before = [sum(item.annotated_slices_before[axis] for item in manifests) for axis in range(3)]
     after = [sum(len(item.annotated_slices[axis]) for item in manifests) for axis in range(3)]
     num_voxels = sum(prod(item.shape) for item in manifests)

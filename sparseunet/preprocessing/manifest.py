@@ -3,13 +3,20 @@
 import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
+from sparseunet.artifacts import parse, read_json
+from sparseunet.errors import RequestError
 from sparseunet.preprocessing.case import Restoration
 
 STORE_KIND = "sparseunet.preprocessed_case"
-STORE_VERSION = 1
+STORE_VERSION = 2
+IMAGE_ARRAYS = ("image", "inside")
+ANNOTATION_ARRAYS = ("labels", "source", "confidence")
+ANNOTATED = "annotated"
+"""Key of the positions of annotated voxels of any class."""
 SAMPLED_VOXELS = 10_000
 _SAMPLED_SHARE = 0.01
 _SAMPLED_PER_SLICE = 16
@@ -50,10 +57,70 @@ class Manifest:
     """Per axis the slices with any annotated voxel."""
     annotated_slices_before: tuple[int, int, int]
     """Number of annotated slices per axis of the network's grid before crop and resampling."""
-    input_hash: str
-    """SHA-256 of the files and settings the case was made from."""
-    content_hash: str
-    """SHA-256 of the arrays."""
+    image_input_hash: str
+    """SHA-256 of the files and settings that image and inside were made from."""
+    annotation_input_hash: str
+    """SHA-256 of what labels, source, confidence and the sampled voxels were made from."""
+    image_hash: str
+    """SHA-256 of the arrays image and inside."""
+    annotation_hash: str
+    """SHA-256 of the arrays labels, source and confidence."""
+
+
+def read_manifest(folder: Path, case: str) -> Manifest:
+    """Return the manifest of one case.
+
+    Raises:
+        RequestError: The case is not there, or was written by another version.
+    """
+    path = manifest_file(folder, case)
+    if not path.is_file():
+        raise RequestError(
+            f"{folder} holds no complete case {case!r}. Run `sparseunet preprocess` (again)."
+        )
+    content = read_json(path)
+    found = (content.get("kind"), content.get("version")) if isinstance(content, dict) else content
+    if found != (STORE_KIND, STORE_VERSION):
+        raise RequestError(
+            f"{path} is of kind and version {found}, expected {(STORE_KIND, STORE_VERSION)}. Run "
+            "`sparseunet preprocess` again."
+        )
+    return parse(Manifest, content, source=str(path))
+
+
+def has_all_files(folder: Path, manifest: Manifest) -> bool:
+    """Return whether every file that the manifest speaks of is there in full size."""
+    sizes = {
+        array_file(folder, manifest.case, key): stored.num_bytes
+        for key, stored in manifest.arrays.items()
+        if stored.constant is None
+    }
+    return voxels_file(folder, manifest.case).is_file() and all(
+        path.is_file() and path.stat().st_size == size for path, size in sizes.items()
+    )
+
+
+def remove_case(folder: Path, case: str) -> None:
+    """Remove every file of one case, the manifest first."""
+    manifest_file(folder, case).unlink(missing_ok=True)
+    voxels_file(folder, case).unlink(missing_ok=True)
+    for key in (*IMAGE_ARRAYS, *ANNOTATION_ARRAYS):
+        array_file(folder, case, key).unlink(missing_ok=True)
+
+
+def manifest_file(folder: Path, case: str) -> Path:
+    """Return the path of a case's `Manifest`."""
+    return folder / f"{case}.json"
+
+
+def voxels_file(folder: Path, case: str) -> Path:
+    """Return the path of the positions of voxels that patches are drawn around."""
+    return folder / f"{case}.npz"
+
+
+def array_file(folder: Path, case: str, key: str) -> Path:
+    """Return the path of one array of a case."""
+    return folder / f"{case}.{key}.b2nd"
 
 
 def sample_voxels(

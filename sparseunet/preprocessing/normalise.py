@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from sparseunet.fingerprint import IntensityProperties
+from sparseunet.fingerprint.fingerprint import IntensityProperties
 
 _SMALLEST_DIVISOR = 1e-8
 
@@ -92,6 +92,11 @@ NORMALIZATIONS: dict[str, Callable[[np.ndarray, np.ndarray | None, IntensityProp
 }
 """Name to a function that changes one float32 channel in place, given mask and statistics
 (nnU-Net 2.8.1: ZScore, CT, No, RescaleTo01 and RGBTo01 normalisation)."""
+
+
+def uses_statistics(scheme: str) -> bool:
+    """Return whether a scheme looks at the dataset's intensity statistics."""
+    return NORMALIZATIONS.get(scheme) is _ct
 
 
 def _mean_and_std(channel_ZYX: np.ndarray, mask_ZYX: np.ndarray | None) -> tuple[float, float]:

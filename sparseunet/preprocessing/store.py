@@ -1,4 +1,4 @@
-"""Preprocessed cases on disk: chunked arrays, voxels to sample patches from, and a manifest.
+"""Preprocessed cases on disk, read patch by patch (`write` puts them there).
 
     CASE.image.b2nd        float32 (channels, z, y, x)
     CASE.labels.b2nd       unsigned integers (z, y, x)
@@ -11,30 +11,25 @@
 An array that has one value everywhere has no file; the manifest holds the value.
 """
 
-import hashlib
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import blosc2
 import numpy as np
 
-from sparseunet.artifacts import hash_content, parse, read_json, to_json
+from sparseunet.artifacts import hash_content
 from sparseunet.data.annotation import Annotation, Source
-from sparseunet.errors import RequestError, UnreadableFileError
+from sparseunet.errors import UnreadableFileError
 from sparseunet.preprocessing.case import PreprocessedCase
 from sparseunet.preprocessing.manifest import (
-    STORE_KIND,
-    STORE_VERSION,
+    ANNOTATED,
     Manifest,
-    StoredArray,
-    sample_voxels,
+    array_file,
+    read_manifest,
+    voxels_file,
 )
 
 Box = tuple[int, int, int]
-_BLOCK_BYTES = 2**17
-_CHUNK_BYTES = 2**20
-_ANNOTATED = "annotated"
 
 
 class Patch(NamedTuple):
@@ -47,56 +42,6 @@ class Patch(NamedTuple):
     confidence_ZYX: np.ndarray | None
     """None for full confidence everywhere."""
     inside_ZYX: np.ndarray
-
-
-def write_case(
-    folder: Path,
-    case: PreprocessedCase,
-    *,
-    patch_size: tuple[int, ...],
-    input_hash: str = "",
-    annotated_slices_before: Box = (0, 0, 0),
-) -> Manifest:
-    """Write one case so that patches can be read without reading the whole.
-
-    An earlier state of the case stays until the new one is complete. The manifest goes first and
-    comes last, so an interruption never leaves a case that is half old, half new.
-
-    Args:
-        folder: Made if missing.
-        case: What to write.
-        patch_size: Voxels along (z, y, x) or (y, x) that will be read at a time; sets the chunks.
-        input_hash: Identifies what the case was made from, to know when it is out of date.
-        annotated_slices_before: Number of annotated slices across each axis before resampling.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".writing-", dir=folder) as name:
-        temporary = Path(name)
-        stored, content_hash = _write_arrays(temporary, case, patch_size)
-        counts, num_annotated, slices = _write_voxels(temporary, case)
-        manifest = Manifest(
-            kind=STORE_KIND,
-            version=STORE_VERSION,
-            case=case.name,
-            shape=case.restoration.network_shape,
-            num_channels=len(case.image_CZYX),
-            restoration=case.restoration,
-            has_annotation=case.annotation is not None,
-            is_dense=case.annotation is not None and num_annotated == case.inside_ZYX.size,
-            arrays=stored,
-            class_voxels=counts,
-            num_annotated_voxels=num_annotated,
-            annotated_slices=slices,
-            annotated_slices_before=annotated_slices_before,
-            input_hash=input_hash,
-            content_hash=content_hash,
-        )
-        written = sorted(temporary.iterdir())
-        _manifest_file(temporary, case.name).write_text(to_json(manifest), encoding="utf-8")
-        remove_case(folder, case.name)
-        for path in (*written, _manifest_file(temporary, case.name)):
-            path.replace(folder / path.name)
-    return manifest
 
 
 class CaseStore:
@@ -126,7 +71,8 @@ class CaseStore:
 
     def content_hash(self) -> str:
         """Return a SHA-256 over names and arrays of all cases."""
-        return hash_content([[case, self.manifest(case).content_hash] for case in self.cases])
+        manifests = [self.manifest(case) for case in self.cases]
+        return hash_content([[m.case, m.image_hash, m.annotation_hash] for m in manifests])
 
     def read(self, case: str) -> PreprocessedCase:
         """Return the whole case as it was written.
@@ -185,7 +131,7 @@ class CaseStore:
         return {
             int(key.removeprefix("class_")): coordinates
             for key, coordinates in positions.items()
-            if key != _ANNOTATED
+            if key != ANNOTATED
         }
 
     def annotated_voxels(self, case: str) -> np.ndarray:
@@ -193,7 +139,7 @@ class CaseStore:
 
         Every annotated slice across the first axis has some of its voxels among them.
         """
-        return self._read_positions(case).get(_ANNOTATED, np.zeros((0, 3), np.int32))
+        return self._read_positions(case).get(ANNOTATED, np.zeros((0, 3), np.int32))
 
     def annotated_slices(self, case: str, axis: int) -> np.ndarray:
         """Return the sorted indices of slices across `axis` that hold any annotated voxel."""
@@ -204,7 +150,7 @@ class CaseStore:
         shape = tuple(part.stop - part.start for part in box)
         if stored.constant is not None:
             return np.full(shape, stored.constant, stored.dtype)
-        path = _array_file(self.folder, manifest.case, key)
+        path = array_file(self.folder, manifest.case, key)
         try:
             array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
             return np.asarray(array[box]).reshape(shape)
@@ -213,7 +159,7 @@ class CaseStore:
 
     def _read_positions(self, case: str) -> dict[str, np.ndarray]:
         shape = self.manifest(case).shape
-        path = _voxels_file(self.folder, case)
+        path = voxels_file(self.folder, case)
         try:
             with np.load(path, allow_pickle=False) as content:
                 return {
@@ -222,151 +168,6 @@ class CaseStore:
                 }
         except (OSError, ValueError) as error:
             raise _damaged(path, case, error) from None
-
-
-def read_manifest(folder: Path, case: str) -> Manifest:
-    """Return the manifest of one case.
-
-    Raises:
-        RequestError: The case is not there, or was written by another version.
-    """
-    path = _manifest_file(folder, case)
-    if not path.is_file():
-        raise RequestError(
-            f"{folder} holds no complete case {case!r}. Run `sparseunet preprocess` (again)."
-        )
-    content = read_json(path)
-    found = (content.get("kind"), content.get("version")) if isinstance(content, dict) else content
-    if found != (STORE_KIND, STORE_VERSION):
-        raise RequestError(
-            f"{path} is of kind and version {found}, expected {(STORE_KIND, STORE_VERSION)}. Run "
-            "`sparseunet preprocess` again."
-        )
-    return parse(Manifest, content, source=str(path))
-
-
-def has_all_files(folder: Path, manifest: Manifest) -> bool:
-    """Return whether every file that the manifest speaks of is there in full size."""
-    sizes = {
-        _array_file(folder, manifest.case, key): stored.num_bytes
-        for key, stored in manifest.arrays.items()
-        if stored.constant is None
-    }
-    return _voxels_file(folder, manifest.case).is_file() and all(
-        path.is_file() and path.stat().st_size == size for path, size in sizes.items()
-    )
-
-
-def remove_case(folder: Path, case: str) -> None:
-    """Remove every file of one case, the manifest first."""
-    _manifest_file(folder, case).unlink(missing_ok=True)
-    _voxels_file(folder, case).unlink(missing_ok=True)
-    for key in ("image", "labels", "source", "confidence", "inside"):
-        _array_file(folder, case, key).unlink(missing_ok=True)
-
-
-def _manifest_file(folder: Path, case: str) -> Path:
-    return folder / f"{case}.json"
-
-
-def _voxels_file(folder: Path, case: str) -> Path:
-    return folder / f"{case}.npz"
-
-
-def _array_file(folder: Path, case: str, key: str) -> Path:
-    return folder / f"{case}.{key}.b2nd"
-
-
-def _smallest(labels_ZYX: np.ndarray) -> np.ndarray:
-    kind = np.uint8 if int(labels_ZYX.max()) < 256 else np.uint16
-    return labels_ZYX.astype(kind, copy=False)
-
-
-def _write_arrays(
-    folder: Path, case: PreprocessedCase, patch_size: tuple[int, ...]
-) -> tuple[dict[str, StoredArray], str]:
-    """Write the arrays that have more than one value; return their records and a hash of all."""
-    annotation = case.annotation
-    arrays = {"image": case.image_CZYX, "inside": case.inside_ZYX}
-    if annotation is not None:
-        arrays["labels"] = _smallest(annotation.labels_ZYX)
-        arrays["source"] = annotation.source_ZYX
-        if annotation.confidence_ZYX is not None:
-            arrays["confidence"] = annotation.confidence_ZYX.astype(np.float32, copy=False)
-    stored, digest = {}, hashlib.sha256()
-    for key, array in arrays.items():
-        contiguous = np.ascontiguousarray(array)
-        digest.update(contiguous.data.cast("B"))
-        path = _array_file(folder, case.name, key)
-        stored[key] = _write_array(path, contiguous, patch_size)
-    return stored, digest.hexdigest()
-
-
-def _write_array(path: Path, array: np.ndarray, patch_size: tuple[int, ...]) -> StoredArray:
-    dtype = str(array.dtype)
-    if array.min() == array.max():
-        return StoredArray(dtype=dtype, constant=array.flat[0].item(), num_bytes=0)
-    chunks, blocks = _chunking(array, patch_size)
-    blosc2.asarray(
-        array,
-        urlpath=str(path),
-        mode="w",
-        chunks=chunks,
-        blocks=blocks,
-        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
-    )
-    return StoredArray(dtype=dtype, constant=None, num_bytes=path.stat().st_size)
-
-
-def _chunking(
-    array: np.ndarray, patch_size: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Chunks of a patch, or of several slices for small 2D patches; blocks fit a fast cache."""
-    leading = array.ndim - len(patch_size)
-    sizes = zip(array.shape[leading:], patch_size, strict=True)
-    chunk = [1] * leading + [min(size, patch) for size, patch in sizes]
-    block = list(chunk)
-    while np.prod(block) * array.itemsize > _BLOCK_BYTES:
-        largest = block.index(max(block))
-        block[largest] = -(-block[largest] // 2)
-    if leading and len(patch_size) == 2:
-        room = _CHUNK_BYTES // int(np.prod(chunk) * array.itemsize)
-        chunk[leading - 1] = max(1, min(array.shape[leading - 1], room))
-    return tuple(chunk), tuple(block)
-
-
-def _write_voxels(
-    folder: Path, case: PreprocessedCase
-) -> tuple[dict[int, int], int, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
-    """Write the sampled positions; return counts per value, in all, and the annotated slices."""
-    counts: dict[int, int] = {}
-    sampled: dict[str, np.ndarray] = {}
-    num_annotated, slices = 0, ((), (), ())
-    if case.annotation is not None:
-        labels_ZYX, annotated_ZYX = case.annotation.labels_ZYX, case.annotation.annotated_ZYX
-        num_annotated = int(np.count_nonzero(annotated_ZYX))
-        is_dense = num_annotated == annotated_ZYX.size
-        for value in _foreground_values(labels_ZYX):
-            positions = np.flatnonzero((labels_ZYX == value) & annotated_ZYX)
-            if len(positions):
-                counts[value] = len(positions)
-                sampled[f"class_{value}"] = sample_voxels(positions, case=case.name)
-        sampled[_ANNOTATED] = sample_voxels(
-            range(num_annotated) if is_dense else np.flatnonzero(annotated_ZYX),
-            case=case.name,
-            slice_size=annotated_ZYX[0].size,
-        )
-        z, y, x = (tuple(case.annotation.annotated_slices(axis).tolist()) for axis in range(3))
-        slices = (z, y, x)
-    np.savez(_voxels_file(folder, case.name), **sampled)  # type: ignore[arg-type]
-    return counts, num_annotated, slices
-
-
-def _foreground_values(labels_ZYX: np.ndarray) -> list[int]:
-    found: set[int] = set()
-    for plane in labels_ZYX:  # slice by slice, as counting makes a larger copy
-        found.update(np.flatnonzero(np.bincount(plane.ravel())).tolist())
-    return sorted(found - {0})
 
 
 def _damaged(path: Path, case: str, error: Exception) -> UnreadableFileError:

@@ -20,7 +20,7 @@ LAYERS = (
     ("fingerprint",),
     ("data",),
     ("workspace",),
-    ("progress",),
+    ("progress", "workers"),
     ("artifacts",),
     ("errors",),
 )

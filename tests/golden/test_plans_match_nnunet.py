@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sparseunet.fingerprint import fingerprint_from_json
+from sparseunet.fingerprint.fingerprint import fingerprint_from_json
 from sparseunet.planning.make_plan import make_plan
 from sparseunet.planning.memory import (
     PLANNERS,
@@ -191,7 +191,7 @@ def test_planning_all_cases_imports_no_torch(planner_cases):
 import json, sys
 from pathlib import Path
 from sparseunet.cli import extract_fingerprint, plan_experiment
-from sparseunet.fingerprint import fingerprint_from_json
+from sparseunet.fingerprint.fingerprint import fingerprint_from_json
 from sparseunet.planning.make_plan import make_plan
 from sparseunet.planning import splits
 from sparseunet.planning.nnunet_plans import plan_from_nnunet, plan_to_nnunet

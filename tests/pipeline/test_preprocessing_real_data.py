@@ -15,7 +15,7 @@ from sparseunet.data.image import Image
 from sparseunet.data.io import read_annotation, read_image, read_label_map
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import load_dataset, parse_labels
-from sparseunet.fingerprint import extract_fingerprint
+from sparseunet.fingerprint.extract import extract_fingerprint
 from sparseunet.planning.make_plan import make_plan
 from sparseunet.planning.nnunet_plans import plan_from_nnunet
 from sparseunet.preprocessing.case import preprocess_case
@@ -55,11 +55,11 @@ def test_hippocampus_keeps_its_grid_and_comes_back_unchanged(data_root, tmp_path
     reference = data_root.parent / "reference" / "hippocampus_real"
     plan = plan_from_nnunet(read_json(reference / "nnUNetPlans.json"))
     chosen = plan.configurations[configuration]
-    summary = preprocess_dataset(
-        dataset, plan=plan, configuration=chosen, folder=tmp_path, num_workers=2
+    (summary,) = preprocess_dataset(
+        dataset, plan=plan, configurations=[chosen], folder=tmp_path, num_workers=2
     )
     assert (summary.num_cases, summary.num_dense_cases) == (6, 6)
-    store = CaseStore(tmp_path)
+    store = CaseStore(tmp_path / chosen.data_identifier)
     for case in dataset.cases:
         stored = store.read(case.name)
         labels_ZYX, _ = read_label_map(case.label)
@@ -259,7 +259,7 @@ def test_plan_and_preprocess_makes_everything_training_needs(workspace, capsys):
 
 
 def test_a_configuration_the_plan_does_not_have_is_refused_with_those_it_has(workspace, capsys):
-    command = ["--workspace", str(workspace), "plan_and_preprocess", "-d", "4", "--no-check"]
+    command = ["--workspace", str(workspace), "plan_and_preprocess", "-d", "4"]
     assert main([*command, "-c", "2d", "3d_lowres"]) == 2
     assert "no configuration 3d_lowres; it has: 2d, 3d_fullres" in capsys.readouterr().err
     preprocess = ["--workspace", str(workspace), "preprocess", "-d", "4", "-c", "4d"]
@@ -277,7 +277,7 @@ def test_preprocess_without_plans_says_what_to_run_first(workspace, capsys):
 
 def test_an_existing_split_is_kept(workspace):
     command = ["--workspace", str(workspace), "preprocess", "-d", "4", "-c", "2d", "-np", "2"]
-    main(["--workspace", str(workspace), "plan_and_preprocess", "-d", "4", "--no-check"])
+    main(["--workspace", str(workspace), "plan_and_preprocess", "-d", "4"])
     path = workspace / "preprocessed" / "Dataset004_Hippocampus" / "splits_final.json"
     mine = path.read_text(encoding="utf-8").replace("hippocampus_001", "hippocampus_003x")
     path.write_text(mine, encoding="utf-8")
@@ -292,4 +292,5 @@ def test_a_rejected_dataset_is_not_preprocessed(data_root, tmp_path, capsys):
     shutil.copytree(folder, target)
     assert main(["--workspace", str(tmp_path), "plan_and_preprocess", "-d", "902"]) == 2
     assert "rejected" in capsys.readouterr().out
-    assert not (tmp_path / "preprocessed").exists()
+    written = (tmp_path / "preprocessed" / "Dataset902_Bad").rglob("*")
+    assert {path.relative_to(tmp_path).parts[2] for path in written} == {"examined"}

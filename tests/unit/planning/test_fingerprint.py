@@ -13,12 +13,8 @@ from sparseunet.data.io import write_image, write_label_map
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import load_dataset
 from sparseunet.errors import DatasetError, RequestError
-from sparseunet.fingerprint import (
-    extract_fingerprint,
-    fingerprint_from_json,
-    fingerprint_to_json,
-    hash_dataset,
-)
+from sparseunet.fingerprint.extract import extract_fingerprint
+from sparseunet.fingerprint.fingerprint import fingerprint_from_json, fingerprint_to_json
 
 IGNORE = 2
 SHAPE = (12, 20, 24)
@@ -189,7 +185,7 @@ def test_percentiles_of_very_many_voxels_stay_within_the_kept_ranks(tmp_path):
         (channel.median, 0.5),
         (channel.percentile_99_5, 0.995),
     ):
-        assert np.mean(image_ZYX <= value) == pytest.approx(share, abs=1e-6)
+        assert np.mean(image_ZYX <= value) == pytest.approx(share, abs=0.5 / 2**16)
     assert channel.max == image_ZYX.max()
     assert channel.mean == pytest.approx(image_ZYX.mean(dtype=np.float64))
 
@@ -205,7 +201,7 @@ def test_every_unreadable_case_is_named(tmp_path):
 
 def test_a_wrong_number_of_channels_is_an_error(tmp_path):
     dataset = _dataset(tmp_path, [([_image()], _label())])
-    with pytest.raises(DatasetError, match="1 channels"):
+    with pytest.raises(RequestError, match=r"1 channels; expected 2: CT, MR"):
         extract_fingerprint(replace(dataset, channel_names=("CT", "MR")), num_workers=1)
 
 
@@ -249,16 +245,6 @@ def test_a_fingerprint_without_numbers_is_refused(tmp_path):
     content["foreground_intensity_properties_per_channel"]["0"]["mean"] = float("nan")
     with pytest.raises(RequestError, match="not numbers"):
         fingerprint_from_json(content)
-
-
-def test_the_hash_follows_the_content_of_files_not_their_dates(tmp_path):
-    dataset = _dataset(tmp_path, [([_image()], _label())])
-    before = hash_dataset(dataset, num_workers=1)
-    image = dataset.cases[0].images[0]
-    image.touch()
-    assert hash_dataset(dataset, num_workers=2) == before
-    write_image(image, _image(seed=1), Geometry(shape=SHAPE, spacing_mm=(2.0, 1.0, 1.0)))
-    assert hash_dataset(dataset, num_workers=1) != before
 
 
 def test_the_real_hippocampus_is_measured_as_nnunet_measures_it(data_root):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sparseunet.errors import RequestError
-from sparseunet.fingerprint import Fingerprint, IntensityProperties
+from sparseunet.fingerprint.fingerprint import Fingerprint, IntensityProperties
 from sparseunet.planning.make_plan import make_plan
 
 INTENSITIES = IntensityProperties(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sparseunet.errors import RequestError
-from sparseunet.fingerprint import Fingerprint, IntensityProperties
+from sparseunet.fingerprint.fingerprint import Fingerprint, IntensityProperties
 from sparseunet.planning.make_plan import make_plan
 from sparseunet.planning.nnunet_plans import plan_from_nnunet, plan_to_nnunet
 

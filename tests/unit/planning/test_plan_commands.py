@@ -47,20 +47,38 @@ def test_a_dataset_is_measured_and_planned(workspace, capsys):
     assert content["sparseunet"]["num_foreground_cases"] == 5
 
 
-def test_a_fingerprint_is_kept_until_the_data_changes(workspace, caplog):
+def test_only_changed_cases_are_read_again_and_the_result_is_that_of_a_fresh_start(
+    workspace, tmp_path, capsys
+):
     _run(workspace, "extract_fingerprint", "-d", "4")
     stored = workspace / "preprocessed" / DATASET / "dataset_fingerprint.json"
-    marked = json.loads(stored.read_text())
-    marked["median_relative_size_after_cropping"] = 0.125
-    stored.write_text(json.dumps(marked))
+    before = stored.read_bytes()
+    capsys.readouterr()
     _run(workspace, "extract_fingerprint", "-d", "4")
-    assert json.loads(stored.read_text()) == marked
+    assert stored.read_bytes() == before
+    assert "5 cases unchanged" in capsys.readouterr().out
     labels = sorted((workspace / "raw" / DATASET / "labelsTr").iterdir())
     shutil.copy(labels[0], labels[1])
     shutil.copy(*[workspace / "raw" / DATASET / "imagesTr" / name for name in _images(labels[:2])])
     _run(workspace, "extract_fingerprint", "-d", "4")
-    assert json.loads(stored.read_text())["median_relative_size_after_cropping"] == 1
-    assert "measured on other data" in caplog.text
+    assert "4 cases unchanged" in capsys.readouterr().out
+    assert stored.read_bytes() != before
+    _run(tmp_path / "other", "extract_fingerprint", "-d", str(workspace / "raw" / DATASET))
+    fresh = tmp_path / "other" / "preprocessed" / DATASET / "dataset_fingerprint.json"
+    assert stored.read_bytes() == fresh.read_bytes()
+
+
+def test_a_damaged_record_is_made_anew(workspace, capsys):
+    _run(workspace, "extract_fingerprint", "-d", "4")
+    stored = workspace / "preprocessed" / DATASET / "dataset_fingerprint.json"
+    before = stored.read_bytes()
+    records = sorted((workspace / "preprocessed" / DATASET / "examined").iterdir())
+    records[0].write_bytes(records[0].read_bytes()[:100])
+    records[1].write_bytes(b"")
+    capsys.readouterr()
+    _run(workspace, "extract_fingerprint", "-d", "4")
+    assert "3 cases unchanged" in capsys.readouterr().out
+    assert stored.read_bytes() == before
 
 
 def _images(labels):

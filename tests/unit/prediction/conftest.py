@@ -7,7 +7,7 @@ import torch
 
 from sparseunet.artifacts import write_json
 from sparseunet.data.load import parse_labels
-from sparseunet.fingerprint import IntensityProperties
+from sparseunet.fingerprint.fingerprint import IntensityProperties
 from sparseunet.networks.build import build_network
 from sparseunet.planning.nnunet_plans import plan_to_nnunet
 from sparseunet.planning.plan import Configuration, NetworkPlan, Plan

@@ -11,8 +11,9 @@ from sparseunet.data.annotation import Annotation, Source
 from sparseunet.data.geometry import Geometry
 from sparseunet.errors import RequestError, UnreadableFileError
 from sparseunet.preprocessing.case import PreprocessedCase, Restoration
-from sparseunet.preprocessing.manifest import SAMPLED_VOXELS, sample_voxels
-from sparseunet.preprocessing.store import CaseStore, has_all_files, write_case
+from sparseunet.preprocessing.manifest import SAMPLED_VOXELS, has_all_files, sample_voxels
+from sparseunet.preprocessing.store import CaseStore
+from sparseunet.preprocessing.write import write_case
 
 SHAPE = (20, 30, 28)
 

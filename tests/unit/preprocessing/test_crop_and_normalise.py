@@ -3,7 +3,7 @@ import pytest
 from phantoms import box, sphere
 from scipy import ndimage
 
-from sparseunet.fingerprint import IntensityProperties
+from sparseunet.fingerprint.fingerprint import IntensityProperties
 from sparseunet.preprocessing.crop import crop_box
 from sparseunet.preprocessing.normalise import NORMALIZATIONS, normalise
 

@@ -8,7 +8,7 @@ from sparseunet.data.annotation import Annotation, Source
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.image import Image
 from sparseunet.data.labels import LabelSchema
-from sparseunet.fingerprint import IntensityProperties
+from sparseunet.fingerprint.fingerprint import IntensityProperties
 from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
 from sparseunet.preprocessing.case import preprocess_case
 from sparseunet.preprocessing.restore import restore_labels

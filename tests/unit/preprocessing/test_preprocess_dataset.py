@@ -9,7 +9,7 @@ from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import write_image, write_label_map
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import DatasetError
-from sparseunet.fingerprint import IntensityProperties
+from sparseunet.fingerprint.fingerprint import IntensityProperties
 from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
 from sparseunet.preprocessing.dataset import preprocess_dataset
 from sparseunet.preprocessing.store import CaseStore
@@ -84,9 +84,14 @@ def write_dataset(folder, *, num_cases=4, annotated=(4,), spacing_mm=(2.0, 1.0, 
 
 
 def preprocess(dataset, folder, *, num_workers=2, plan=PLAN, configuration=CONFIGURATION):
-    return preprocess_dataset(
-        dataset, plan=plan, configuration=configuration, folder=folder, num_workers=num_workers
+    (summary,) = preprocess_dataset(
+        dataset,
+        plan=plan,
+        configurations=[replace(configuration, data_identifier=folder.name)],
+        folder=folder.parent,
+        num_workers=num_workers,
     )
+    return summary
 
 
 def modified(folder):

@@ -13,7 +13,8 @@ from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError, SparseUNetError, UnreadableFileError
 from sparseunet.planning.plan import Configuration, NetworkPlan
 from sparseunet.preprocessing.case import PreprocessedCase, Restoration
-from sparseunet.preprocessing.store import CaseStore, write_case
+from sparseunet.preprocessing.store import CaseStore
+from sparseunet.preprocessing.write import write_case
 from sparseunet.training.config import TrainingConfig
 from sparseunet.training.fit import Hardware, fit
 from sparseunet.training.loader import read_padded

@@ -1,0 +1,1 @@
+"""Measure a dataset, having looked for everything that is wrong with it, in one pass."""

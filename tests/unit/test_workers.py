@@ -1,0 +1,149 @@
+"""Cases are worked on in processes of their own, and one that dies takes no other with it."""
+
+import functools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sparseunet.workers import WorkerDiedError, map_in_processes
+
+logger = logging.getLogger(__name__)
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def process_id(_: int) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def imported_modules(_: int) -> set[str]:
+    return set(sys.modules)
+
+
+def warn(number: int) -> int:
+    logger.warning("number %d", number)
+    print("this must not get between the answers")
+    return number
+
+
+def refuse_three(number: int) -> int:
+    if number == 3:
+        raise ValueError("three")
+    return number
+
+
+def die_at_three(number: int, *, code: int | None = None, mark: Path | None = None) -> int:
+    """End the process at item 3: by SIGKILL, or an exit code; with a mark the first time only."""
+    if number == 3 and not (mark and mark.exists()):
+        if mark:
+            mark.touch()
+        if code is not None:
+            os._exit(code)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 5])
+def test_results_come_in_the_order_of_the_items(num_workers: int) -> None:
+    found = list(map_in_processes(square, range(20), num_workers=num_workers))
+    assert found == [number * number for number in range(20)]
+
+
+def test_there_may_be_nothing_to_do() -> None:
+    assert list(map_in_processes(square, [], num_workers=3)) == []
+
+
+def test_several_workers_are_processes_of_their_own_without_torch() -> None:
+    found = set(map_in_processes(process_id, range(8), num_workers=2))
+    assert len(found) == 2
+    assert os.getpid() not in found
+    for modules in map_in_processes(imported_modules, range(2), num_workers=2):
+        assert "torch" not in modules
+
+
+def test_log_messages_appear_here(caplog: pytest.LogCaptureFixture) -> None:
+    assert list(map_in_processes(warn, range(4), num_workers=2)) == [0, 1, 2, 3]
+    messages = {record.getMessage() for record in caplog.records if record.name == __name__}
+    assert messages == {"number 0", "number 1", "number 2", "number 3"}
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_what_the_work_raises_is_raised_here(num_workers: int) -> None:
+    results = map_in_processes(refuse_three, range(6), num_workers=num_workers)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(results)
+
+
+@pytest.mark.parametrize(("code", "cause"), [(None, "SIGKILL"), (7, "exit code 7")])
+def test_an_item_whose_process_dies_twice_is_named_and_the_others_are_done(
+    code: int | None, cause: str
+) -> None:
+    work = functools.partial(die_at_three, code=code)
+    results = list(map_in_processes(work, range(8), num_workers=2))
+    assert isinstance(results[3], WorkerDiedError)
+    assert cause in str(results[3])
+    assert results[:3] + results[4:] == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_an_item_whose_process_dies_once_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = functools.partial(die_at_three, mark=tmp_path / "died")
+    assert list(map_in_processes(work, range(5), num_workers=3)) == [0, 1, 2, 3, 4]
+    assert "SIGKILL" in caplog.text
+
+
+def test_every_item_may_kill_its_process() -> None:
+    results = list(map_in_processes(die_at_three, [3, 3, 3, 3], num_workers=3))
+    assert all(isinstance(result, WorkerDiedError) for result in results)
+
+
+def test_workers_end_with_the_process_that_asked(tmp_path: Path) -> None:
+    script = (
+        "import functools, pathlib, sys\n"
+        "from sparseunet.workers import map_in_processes\n"
+        "from test_workers import sleep_long\n"
+        "work = functools.partial(sleep_long, folder=pathlib.Path(sys.argv[1]))\n"
+        "list(map_in_processes(work, range(4), num_workers=2))\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], env={**os.environ, "PYTHONPATH": path}
+    )
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+    workers = [int(mark.name) for mark in tmp_path.iterdir()]
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not any(is_running(worker) for worker in workers))
+
+
+def sleep_long(_: int, *, folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process}/stat")
+    return not status.exists() or status.read_text().split()[2] != "Z"
+
+
+def wait_until(condition: object) -> None:
+    for _ in range(200):
+        if condition():  # type: ignore[operator]
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not happen within 10 s")
