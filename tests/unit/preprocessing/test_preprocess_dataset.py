@@ -1,4 +1,9 @@
+import contextlib
+import os
+import signal
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,7 +88,7 @@ def write_dataset(folder, *, num_cases=4, annotated=(4,), spacing_mm=(2.0, 1.0, 
     )
 
 
-def preprocess(dataset, folder, *, num_workers=2, plan=PLAN, configuration=CONFIGURATION):
+def preprocess(dataset, folder, *, num_workers=1, plan=PLAN, configuration=CONFIGURATION):
     (summary,) = preprocess_dataset(
         dataset,
         plan=plan,
@@ -194,3 +199,119 @@ def test_the_number_of_workers_changes_no_byte(tmp_path):
     assert files == sorted(path.name for path in (tmp_path / "three").iterdir())
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
+
+
+def stored_bytes(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_changed_label_leaves_the_image_untouched(tmp_path):
+    dataset = write_dataset(tmp_path / "raw")
+    finer = replace(CONFIGURATION, spacing_mm=(2.0, 0.5, 1.0))
+    preprocess(dataset, tmp_path / "out", configuration=finer)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    geometry = Geometry(shape=SHAPE, spacing_mm=(2.0, 1.0, 1.0))
+    write_label_map(dataset.cases[2].label, blobs(SHAPE, seed=77), geometry)
+    assert preprocess(dataset, tmp_path / "out", configuration=finer).num_unchanged == 3
+    changed = {
+        path.name
+        for path, time in before.items()
+        if not path.exists() or time != path.stat().st_mtime_ns
+    }
+    annotation = {"case_2.labels.b2nd", "case_2.source.b2nd", "case_2.npz"}
+    assert changed == {"case_2.json", *annotation}
+    preprocess(dataset, tmp_path / "fresh", configuration=finer)
+    assert stored_bytes(tmp_path / "out") == stored_bytes(tmp_path / "fresh")
+
+
+def test_a_label_that_comes_or_goes_leaves_the_image_untouched(tmp_path):
+    dataset = write_dataset(tmp_path / "raw", num_cases=2)
+    without = replace(dataset, cases=(replace(dataset.cases[0], label=None), dataset.cases[1]))
+    preprocess(without, tmp_path / "out")
+    image = tmp_path / "out" / "case_0.image.b2nd"
+    written = image.stat().st_mtime_ns
+    preprocess(dataset, tmp_path / "out")
+    assert CaseStore(tmp_path / "out").manifest("case_0").has_annotation
+    preprocess(without, tmp_path / "out")
+    assert not CaseStore(tmp_path / "out").manifest("case_0").has_annotation
+    assert image.stat().st_mtime_ns == written
+    preprocess(without, tmp_path / "fresh")
+    assert stored_bytes(tmp_path / "out") == stored_bytes(tmp_path / "fresh")
+
+
+def test_another_label_schema_makes_only_annotations_anew(tmp_path):
+    dataset = write_dataset(tmp_path / "raw", num_cases=2)
+    preprocess(dataset, tmp_path / "out")
+    image = tmp_path / "out" / "case_0.image.b2nd"
+    written = image.stat().st_mtime_ns
+    classes = {**LABELS.classes, "third": 3}
+    dense = replace(dataset, labels=replace(LABELS, classes=classes, ignore=None))
+    assert preprocess(dense, tmp_path / "out").num_unchanged == 0
+    assert image.stat().st_mtime_ns == written
+    assert CaseStore(tmp_path / "out").manifest("case_0").is_dense
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "ct"])
+def test_other_statistics_matter_where_they_are_used(tmp_path, scheme):
+    dataset = write_dataset(tmp_path / "raw", num_cases=2)
+    chosen = replace(CONFIGURATION, normalization=(scheme,))
+    preprocess(dataset, tmp_path / "out", configuration=chosen)
+    other = replace(PLAN, intensities=(replace(PLAN.intensities[0], mean=77.0),))
+    again = preprocess(dataset, tmp_path / "out", plan=other, configuration=chosen)
+    assert again.num_unchanged == (0 if scheme == "ct" else 2)
+
+
+def test_several_configurations_give_what_each_gives_alone(tmp_path):
+    dataset = write_dataset(tmp_path / "raw")
+    flat = replace(CONFIGURATION, name="2d", data_identifier="flat", spacing_mm=(0.5, 1.5))
+    flat = replace(flat, patch_size=(16, 16))
+    deep = replace(CONFIGURATION, data_identifier="deep", spacing_mm=(1.5, 1.0, 2.0))
+    for folder, configurations in (("both", [flat, deep]), ("each", [flat]), ("each", [deep])):
+        preprocess_dataset(
+            dataset,
+            plan=PLAN,
+            configurations=configurations,
+            folder=tmp_path / folder,
+            num_workers=2,
+        )
+    assert stored_bytes(tmp_path / "both") == stored_bytes(tmp_path / "each")
+
+
+def children_of(process):
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == process and fields[0] != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+def test_a_case_whose_process_is_killed_again_and_again_is_named_with_the_cause(tmp_path):
+    dataset = write_dataset(tmp_path / "raw", num_cases=2)
+    stop = threading.Event()
+
+    def kill_every_worker():
+        while not stop.is_set():
+            for worker in children_of(os.getpid()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_every_worker)
+    killer.start()
+    try:
+        with pytest.raises(DatasetError) as caught:
+            preprocess(dataset, tmp_path / "out", num_workers=2)
+    finally:
+        stop.set()
+        killer.join()
+    assert [problem.case for problem in caught.value.problems] == ["case_0", "case_1"]
+    assert all("SIGKILL" in problem.found for problem in caught.value.problems)
+    assert preprocess(dataset, tmp_path / "out").num_cases == 2
