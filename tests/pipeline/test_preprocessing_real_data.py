@@ -243,6 +243,7 @@ def test_plan_and_preprocess_makes_everything_training_needs(workspace, capsys):
     assert {path.name for path in folder.iterdir()} == {
         "dataset.json",
         "dataset_fingerprint.json",
+        "examined",
         "gt_segmentations",
         "nnUNetPlans.json",
         "nnUNetPlans_2d",
