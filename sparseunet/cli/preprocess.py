@@ -2,7 +2,7 @@
 
 Cases whose files and settings have not changed since the last time are left as they are, and an
 interrupted run goes on where it stopped. Also puts beside them what training needs: dataset.json,
-the folds (an existing splits_final.json is kept) and the ground truth.
+the folds (an existing splits_final.json is kept; new cases are added to it) and the ground truth.
 """
 
 import argparse
@@ -149,28 +149,36 @@ def _describe(summary: "PreprocessingSummary", dataset: "Dataset") -> str:
 
 
 def _write_splits(path: Path, dataset: "Dataset") -> None:
+    """Split the cases for cross-validation; splits that are there are brought up to date."""
     from sparseunet.artifacts import read_json, write_json
-    from sparseunet.planning.splits import make_splits, splits_from_json, splits_to_json
+    from sparseunet.planning.splits import (
+        extend_splits,
+        make_splits,
+        splits_from_json,
+        splits_to_json,
+    )
 
-    names = [case.name for case in dataset.cases]
-    given = dataset.folder / SPLITS_JSON
-    if not path.is_file() and given.is_file():
-        write_json(path, splits_to_json(splits_from_json(read_json(given), source=str(given))))
-    if path.is_file():
-        splits = splits_from_json(read_json(path), source=str(path))
-        found = {name for split in splits for name in (*split.train, *split.val)}
-        if found != set(names):
-            logger.warning(
-                "%s is kept, but its cases are not those of the dataset (missing: %s; not there: "
-                "%s). Remove it to split anew.",
-                path,
-                ", ".join(sorted(set(names) - found)) or "none",
-                ", ".join(sorted(found - set(names))) or "none",
-            )
-    elif len(names) < 2:
-        logger.warning("%s has one case, so there are no folds; train on fold all.", dataset.name)
-    else:
-        write_json(path, splits_to_json(make_splits(names)))
+    names = {case.name for case in dataset.cases}
+    given = next((file for file in (path, dataset.folder / SPLITS_JSON) if file.is_file()), None)
+    if given is None:
+        if len(names) < 2:
+            logger.warning("%s has one case and so no folds; train on fold all.", dataset.name)
+        else:
+            write_json(path, splits_to_json(make_splits(sorted(names))))
+        return
+    splits = splits_from_json(read_json(given), source=str(given))
+    found = {name for split in splits for name in (*split.train, *split.val)}
+    if found != names:
+        splits = extend_splits(splits, sorted(names))
+        logger.warning(
+            "%s: new cases were added to the folds (%s), cases that are gone were removed (%s); "
+            "all others stay where they were.",
+            path,
+            ", ".join(sorted(names - found)) or "none",
+            ", ".join(sorted(found - names)) or "none",
+        )
+    if given != path or found != names:
+        write_json(path, splits_to_json(splits))
 
 
 def _link_ground_truth(folder: Path, dataset: "Dataset") -> None:

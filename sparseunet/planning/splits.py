@@ -49,6 +49,30 @@ def make_splits(
     return tuple(splits)
 
 
+def extend_splits(splits: Sequence[Split], case_names: Sequence[str]) -> tuple[Split, ...]:
+    """Bring splits up to the cases there are; what was assigned stays where it is.
+
+    Of a cross-validation (every case validated on in exactly one fold) each new case, in the order
+    of names, is validated on in the fold that validates on fewest, and trained on in the others. Of
+    other splits new cases are trained on in every fold. Cases that are gone leave all folds.
+    """
+    known = {name for split in splits for name in (*split.train, *split.val)}
+    held_out = [name for split in splits for name in split.val]
+    is_cross_validation = len(splits) > 1 and sorted(held_out) == sorted(known)
+    present = set(case_names)
+    train = [[name for name in split.train if name in present] for split in splits]
+    val = [[name for name in split.val if name in present] for split in splits]
+    for name in sorted(present - known):
+        chosen = min(range(len(val)), key=lambda fold: len(val[fold]))
+        for fold in range(len(splits)):
+            is_held_out = is_cross_validation and fold == chosen
+            (val if is_held_out else train)[fold].append(name)
+    return tuple(
+        Split(train=tuple(sorted(trained)), val=tuple(sorted(validated)))
+        for trained, validated in zip(train, val, strict=True)
+    )
+
+
 def splits_to_json(splits: Sequence[Split]) -> list[dict[str, list[str]]]:
     """Return the splits in the form of nnU-Net's `splits_final.json`."""
     return [{"train": list(split.train), "val": list(split.val)} for split in splits]

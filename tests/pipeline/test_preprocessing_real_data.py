@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.transform import resize
 
-from sparseunet.artifacts import read_json
+from sparseunet.artifacts import read_json, write_json
 from sparseunet.cli.main import main
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.dataset import Case, Dataset
@@ -276,14 +276,32 @@ def test_preprocess_without_plans_says_what_to_run_first(workspace, capsys):
     )
 
 
-def test_an_existing_split_is_kept(workspace):
-    command = ["--workspace", str(workspace), "preprocess", "-d", "4", "-c", "2d", "-np", "2"]
-    main(["--workspace", str(workspace), "plan_and_preprocess", "-d", "4"])
-    path = workspace / "preprocessed" / "Dataset004_Hippocampus" / "splits_final.json"
-    mine = path.read_text(encoding="utf-8").replace("hippocampus_001", "hippocampus_003x")
-    path.write_text(mine, encoding="utf-8")
+def test_an_existing_split_is_kept_and_a_new_case_joins_it(workspace, data_root):
+    raw = workspace / "raw" / "Dataset004_Hippocampus"
+    command = ["--workspace", str(workspace), "plan_and_preprocess", "-d", "4", "-c", "2d"]
     assert main(command) == 0
-    assert path.read_text(encoding="utf-8") == mine
+    path = workspace / "preprocessed" / "Dataset004_Hippocampus" / "splits_final.json"
+    mine = [{"train": split["train"][::-1], "val": split["val"]} for split in read_json(path)]
+    write_json(path, mine)
+    assert main(command) == 0
+    assert read_json(path) == mine
+    names = {name for split in mine for name in (*split["train"], *split["val"])}
+    source = data_root / "Dataset004_Hippocampus"
+    image = next(
+        file
+        for file in sorted((source / "imagesTr").iterdir())
+        if file.name.removesuffix("_0000.nii.gz") not in names
+    )
+    new = image.name.removesuffix("_0000.nii.gz")
+    shutil.copy(image, raw / "imagesTr")
+    shutil.copy(source / "labelsTr" / f"{new}.nii.gz", raw / "labelsTr")
+    write_json(raw / "dataset.json", read_json(raw / "dataset.json") | {"numTraining": 7})
+    assert main(command) == 0
+    extended = read_json(path)
+    assert [new in split["val"] for split in extended].count(True) == 1
+    for before, after in zip(mine, extended, strict=True):
+        assert set(before["train"]) <= set(after["train"])
+        assert set(before["val"]) <= set(after["val"])
 
 
 def test_a_rejected_dataset_is_not_preprocessed(data_root, tmp_path, capsys):

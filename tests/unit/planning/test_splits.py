@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparseunet.data.dataset import Split
 from sparseunet.errors import RequestError
-from sparseunet.planning.splits import make_splits, splits_from_json, splits_to_json
+from sparseunet.planning.splits import (
+    extend_splits,
+    make_splits,
+    splits_from_json,
+    splits_to_json,
+)
 
 case_names = st.sets(st.text("abc123_", min_size=1, max_size=6), min_size=2, max_size=40).map(list)
 
@@ -70,3 +76,37 @@ def test_a_wrong_splits_file_is_explained(content, words):
         splits_from_json(content, source="splits_final.json")
     for word in ["splits_final.json", *words]:
         assert word in str(caught.value)
+
+
+def test_new_cases_join_the_smallest_folds_and_nobody_moves():
+    before = make_splits([f"case_{number:02d}" for number in range(12)])
+    names = [f"case_{number:02d}" for number in range(12)] + ["new_a", "new_b", "new_c"]
+    after = extend_splits(before, names)
+    for old, new in zip(before, after, strict=True):
+        assert set(old.train) <= set(new.train)
+        assert set(old.val) <= set(new.val)
+        assert sorted((*new.train, *new.val)) == names
+    assert sorted(name for split in after for name in split.val) == names
+    assert [len(split.val) for split in after] == [3, 3, 3, 3, 3]
+
+
+def test_cases_that_are_gone_leave_every_fold():
+    before = make_splits(["a", "b", "c", "d"])
+    after = extend_splits(before, ["a", "c", "d"])
+    for old, new in zip(before, after, strict=True):
+        assert set(new.train) == set(old.train) - {"b"}
+        assert set(new.val) == set(old.val) - {"b"}
+
+
+def test_new_cases_are_trained_on_where_a_person_chose_who_validates():
+    mine = (Split(train=("a", "b"), val=("c",)), Split(train=("a",), val=("c",)))
+    after = extend_splits(mine, ["a", "b", "c", "d"])
+    assert after == (
+        Split(train=("a", "b", "d"), val=("c",)),
+        Split(train=("a", "d"), val=("c",)),
+    )
+
+
+def test_splits_that_fit_the_cases_stay_equal():
+    splits = make_splits(["a", "b", "c", "d", "e", "f"])
+    assert extend_splits(splits, ["a", "b", "c", "d", "e", "f"]) == splits
