@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +15,8 @@ from sparseunet.annotation.annotation_record import (
     AnnotationRecords,
     write_annotation_records,
 )
-from sparseunet.annotation.selection import SELECTORS, Selector
+from sparseunet.annotation.selection import SELECTORS
+from sparseunet.annotation.selection.slices import SelectionRequest, SliceStack
 from sparseunet.artifacts import write_json
 from sparseunet.data.annotation import Annotation, Source
 from sparseunet.data.dataset import Case, Dataset
@@ -85,7 +86,18 @@ def simulate_annotation(
         max(dataset.labels.values) + 1 if dataset.labels.ignore is None else dataset.labels.ignore
     )
     labelled = [case for case in dataset.cases if case.label is not None]
-    choose = SELECTORS[selector]
+    stacks = [_stack(case, axis) for case in labelled]
+    counts = tuple(count_for_density(stack.num_slices, density=density) for stack in stacks)
+    request = SelectionRequest(
+        counts=counts,
+        total=sum(counts),
+        seed=seed,
+        labels=dataset.labels,
+        num_workers=num_workers,
+    )
+    kept: dict[str, list[int]] = {case.name: [] for case in labelled}
+    for slice_ in SELECTORS[selector](stacks, request=request):
+        kept[labelled[slice_.stack].name].append(slice_.index)
 
     with _appearing_folder(folder) as new:
         _link_images(dataset, new)
@@ -95,7 +107,7 @@ def simulate_annotation(
 
         def hide(case: Case) -> AnnotationRecord:
             return _write_sparse_case(
-                case, dataset, density=density, choose=choose, axis=axis, ignore=ignore, new=new
+                case, dataset, keep=kept[case.name], axis=axis, ignore=ignore, new=new
             )
 
         with ThreadPoolExecutor(num_workers) as pool:
@@ -118,7 +130,7 @@ def count_for_density(num_slices: int, *, density: float) -> int:
     return max(1, round(density * num_slices))
 
 
-def hide_slices(annotation: Annotation, *, keep: tuple[int, ...], axis: int) -> Annotation:
+def hide_slices(annotation: Annotation, *, keep: Sequence[int], axis: int) -> Annotation:
     """Return the annotation with only the slices `keep` across `axis` left annotated."""
     hidden_ZYX = np.ones(annotation.labels_ZYX.shape, bool)
     np.moveaxis(hidden_ZYX, axis, 0)[list(keep)] = False
@@ -154,6 +166,19 @@ def _check_request(
         )
     if problems:
         raise RequestError("Annotation cannot be simulated: " + "; ".join(problems) + ".")
+
+
+def _stack(case: Case, axis: int) -> SliceStack:
+    assert case.label is not None
+    geometry = read_geometry(case.label)
+    first, second = (other for other in range(3) if other != axis)
+    spacing_mm = geometry.spacing_mm
+    return SliceStack(
+        case=case,
+        axis=axis,
+        num_slices=geometry.shape[axis],
+        spacing_mm=(spacing_mm[axis], spacing_mm[first], spacing_mm[second]),
+    )
 
 
 @contextmanager
@@ -205,17 +230,14 @@ def _write_sparse_case(
     case: Case,
     dataset: Dataset,
     *,
-    density: float,
-    choose: Selector,
+    keep: Sequence[int],
     axis: int,
     ignore: int,
     new: Path,
 ) -> AnnotationRecord:
     assert case.label is not None
     dense, geometry = read_annotation(case.label, dataset.labels)
-    num_slices = geometry.shape[axis]
-    chosen = choose(num_slices, count=count_for_density(num_slices, density=density))
-    sparse = hide_slices(dense, keep=chosen, axis=axis)
+    sparse = hide_slices(dense, keep=keep, axis=axis)
     wide_enough = np.promote_types(sparse.labels_ZYX.dtype, np.min_scalar_type(ignore))
     sparse = replace(sparse, labels_ZYX=sparse.labels_ZYX.astype(wide_enough, copy=False))
     labels_ZYX = sparse.to_label_map(ignore=ignore)
@@ -224,7 +246,7 @@ def _write_sparse_case(
     foreground = np.moveaxis(sparse.labels_ZYX, axis, 0)
     return AnnotationRecord(
         axis=axis,
-        num_slices=num_slices,
+        num_slices=geometry.shape[axis],
         annotated_slices=annotated,
         reviewed_empty_slices=tuple(index for index in annotated if not foreground[index].any()),
         annotated_classes=tuple(dataset.labels.foreground),

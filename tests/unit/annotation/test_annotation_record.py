@@ -10,7 +10,6 @@ from sparseunet.annotation.annotation_record import (
     read_annotation_records,
     write_annotation_records,
 )
-from sparseunet.annotation.selection import SELECTORS
 from sparseunet.annotation.selection.fixed import fixed_interval_slices
 from sparseunet.errors import RequestError
 
@@ -50,14 +49,6 @@ def test_fixed_slices_are_the_known_ones():
 def test_more_slices_than_there_are_cannot_be_chosen(count):
     with pytest.raises(ValueError, match="of 5 slices"):
         fixed_interval_slices(5, count=count)
-
-
-def test_every_selector_returns_as_many_sorted_slices_as_asked():
-    for select in SELECTORS.values():
-        slices = select(20, count=6)
-        assert len(set(slices)) == 6
-        assert list(slices) == sorted(slices)
-        assert all(0 <= index < 20 for index in slices)
 
 
 def test_records_read_back_are_those_written(tmp_path):

@@ -1,0 +1,107 @@
+"""Which slices to annotate, in which order and why: the content of `annotation_plan.json`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparseunet.artifacts import parse, read_json, write_json
+from sparseunet.errors import RequestError
+
+_KIND = "annotation_plan"
+_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedCase:
+    """The slices of one case. A case may occur once per axis."""
+
+    case: str
+    axis: int
+    """The slices lie across this axis of the file's (z, y, x)."""
+    num_slices: int
+    """Number of slices along the axis, chosen or not."""
+    slices: tuple[int, ...]
+    """Indices in the file's order of axes, the most important first."""
+    ranks: tuple[int, ...]
+    """Of each slice, its place in the order of the whole plan, from 1."""
+    reasons: tuple[str, ...]
+    """Of each slice, why it was chosen."""
+    expected_minutes: float
+    """Working time by the cost model."""
+
+    def __post_init__(self) -> None:
+        if self.axis not in (0, 1, 2):
+            raise ValueError(f"The axis must be 0, 1 or 2 for z, y, x, found {self.axis}.")
+        if len(set(self.slices)) != len(self.slices):
+            raise ValueError(f"{self.case}: a slice is planned twice, found {self.slices}.")
+        if any(not 0 <= index < self.num_slices for index in self.slices):
+            raise ValueError(
+                f"{self.case}: slices must lie in 0 to {self.num_slices - 1}, found {self.slices}."
+            )
+        if not len(self.slices) == len(self.ranks) == len(self.reasons):
+            raise ValueError(f"{self.case}: every slice needs one rank and one reason.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnnotationPlan:
+    """A work list for annotators."""
+
+    dataset: str
+    """Name of the raw dataset."""
+    selector: str
+    """Name in `SELECTORS`."""
+    seed: int
+    budget: str
+    """As it was asked for, e.g. `400slices`, `10%`, `90min`."""
+    cases: tuple[PlannedCase, ...]
+    """Cases that have slices to annotate, sorted by name, then axis. Others are left out."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Versions, and what else the choice depended on."""
+
+    @property
+    def num_slices(self) -> int:
+        """Number of slices to annotate."""
+        return sum(len(case.slices) for case in self.cases)
+
+    @property
+    def expected_minutes(self) -> float:
+        """Working time by the cost model."""
+        return sum(case.expected_minutes for case in self.cases)
+
+    def of_case(self, name: str) -> tuple[PlannedCase, ...]:
+        """Return what is planned in one case, by axis; empty if nothing is."""
+        return tuple(case for case in self.cases if case.case == name)
+
+
+def write_annotation_plan(path: Path, plan: AnnotationPlan) -> None:
+    """Write `annotation_plan.json`, whole or not at all. The same plan gives the same bytes."""
+    content = {
+        "kind": _KIND,
+        "version": _VERSION,
+        "dataset": plan.dataset,
+        "selector": plan.selector,
+        "seed": plan.seed,
+        "budget": plan.budget,
+        "provenance": dict(plan.provenance),
+        "cases": list(plan.cases),
+    }
+    write_json(path, content)
+
+
+def read_annotation_plan(path: Path) -> AnnotationPlan:
+    """Read `annotation_plan.json`.
+
+    Raises:
+        RequestError: The file is missing, of another kind or a newer version, or fields are wrong;
+            names the file and every such field.
+    """
+    content = read_json(path)
+    fields = dict(content) if isinstance(content, dict) else {}
+    kind, version = fields.pop("kind", None), fields.pop("version", None)
+    if (kind, version) != (_KIND, _VERSION):
+        raise RequestError(
+            f"{path} holds kind {kind!r}, version {version!r}; expected kind {_KIND!r}, version "
+            f"{_VERSION}. Was it written by another program or a newer sparseunet?"
+        )
+    return parse(AnnotationPlan, fields, source=str(path))
