@@ -15,7 +15,7 @@ from sparseunet.annotation.annotation_record import (
     AnnotationRecords,
     write_annotation_records,
 )
-from sparseunet.annotation.selection import SELECTORS
+from sparseunet.annotation.selection import load_selector
 from sparseunet.annotation.selection.slices import SelectionRequest, SliceStack
 from sparseunet.artifacts import write_json
 from sparseunet.data.annotation import Annotation, Source
@@ -81,7 +81,8 @@ def simulate_annotation(
         RequestError: Density, axis, selector or folder are not possible, no case has labels, or a
             label map is a 2D image, which has no slices to choose from.
     """
-    _check_request(dataset, density=density, selector=selector, axis=axis, folder=folder)
+    _check_request(dataset, density=density, axis=axis, folder=folder)
+    choose = load_selector(selector)
     ignore = (
         max(dataset.labels.values) + 1 if dataset.labels.ignore is None else dataset.labels.ignore
     )
@@ -96,7 +97,7 @@ def simulate_annotation(
         num_workers=num_workers,
     )
     kept: dict[str, list[int]] = {case.name: [] for case in labelled}
-    for slice_ in SELECTORS[selector](stacks, request=request):
+    for slice_ in choose(stacks, request=request):
         kept[labelled[slice_.stack].name].append(slice_.index)
 
     with _appearing_folder(folder) as new:
@@ -140,16 +141,12 @@ def hide_slices(annotation: Annotation, *, keep: Sequence[int], axis: int) -> An
     return replace(annotation, labels_ZYX=labels_ZYX, source_ZYX=source_ZYX)
 
 
-def _check_request(
-    dataset: Dataset, *, density: float, selector: str, axis: int, folder: Path
-) -> None:
+def _check_request(dataset: Dataset, *, density: float, axis: int, folder: Path) -> None:
     problems = []
     if not 0 < density <= 1:
         problems.append(f"density {density} is not a share of slices; give one above 0 and up to 1")
     if axis not in (0, 1, 2):
         problems.append(f"axis {axis} does not exist; give 0, 1 or 2 for z, y, x")
-    if selector not in SELECTORS:
-        problems.append(f"no selector {selector!r}; choose from {', '.join(SELECTORS)}")
     if folder.exists():
         problems.append(f"{folder} exists already and is not overwritten; choose another name")
     labels = [case.label for case in dataset.cases if case.label is not None]
