@@ -142,8 +142,14 @@ def pool_cells(array: np.ndarray, maps: Sequence[AxisMap]) -> np.ndarray:
 
 
 def take_nearest(array: np.ndarray, maps: Sequence[AxisMap]) -> np.ndarray:
-    """Return the value of the nearest source position for every output position."""
-    return array[np.ix_(*(step.nearest for step in maps))]
+    """Return the value of the nearest source position for every output position.
+
+    The array itself where no axis changes. Axes that shrink go first.
+    """
+    for axis in sorted(range(len(maps)), key=lambda axis: maps[axis].new_size / maps[axis].size):
+        if maps[axis].size != maps[axis].new_size:
+            array = np.take(array, maps[axis].nearest, axis=axis)
+    return array
 
 
 def _cells(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray]:

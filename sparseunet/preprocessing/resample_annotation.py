@@ -79,12 +79,14 @@ def _resample_layer(
     annotation: Annotation, where_ZYX: np.ndarray, maps: Sequence[AxisMap]
 ) -> Annotation:
     """Resample as if only `where_ZYX` were annotated."""
+    if where_ZYX.all():
+        return _resample_dense(annotation, where_ZYX, maps)
     near_ZYX = take_nearest(where_ZYX, maps)
     claimed_ZYX = pool_cells(where_ZYX, maps) & ~near_ZYX
     layer = _Layer(
         labels_ZYX=annotation.labels_ZYX,
         where_ZYX=where_ZYX,
-        present=None if where_ZYX.all() else _classes_per_slice(annotation.labels_ZYX, where_ZYX),
+        present=_classes_per_slice(annotation.labels_ZYX, where_ZYX),
     )
     labels_ZYX = np.zeros(near_ZYX.shape, annotation.labels_ZYX.dtype)
     _fill_labels(labels_ZYX, near_ZYX, layer, maps, cells=False)
@@ -103,6 +105,22 @@ def _resample_layer(
         labels_ZYX=labels_ZYX,
         source_ZYX=carry(annotation.source_ZYX),
         confidence_ZYX=None if confidence_ZYX is None else carry(confidence_ZYX),
+    )
+
+
+def _resample_dense(
+    annotation: Annotation, where_ZYX: np.ndarray, maps: Sequence[AxisMap]
+) -> Annotation:
+    """Resample where nothing has to be kept apart: all that is asked for is the labels."""
+    labels_ZYX = np.zeros([step.new_size for step in maps], annotation.labels_ZYX.dtype)
+    layer = _Layer(labels_ZYX=annotation.labels_ZYX, where_ZYX=where_ZYX, present=None)
+    everywhere_ZYX = np.broadcast_to(True, labels_ZYX.shape)
+    _fill_labels(labels_ZYX, everywhere_ZYX, layer, maps, cells=False)
+    confidence_ZYX = annotation.confidence_ZYX
+    return Annotation(
+        labels_ZYX=labels_ZYX,
+        source_ZYX=take_nearest(annotation.source_ZYX, maps),
+        confidence_ZYX=None if confidence_ZYX is None else take_nearest(confidence_ZYX, maps),
     )
 
 
@@ -150,9 +168,10 @@ def _fill_labels(
             continue
         where_ZYX = layer.where_ZYX[window]
         source_ZYX = layer.labels_ZYX[window]
-        nearest_ZYX = source_ZYX[
-            np.ix_(maps[0].nearest[rows] - window.start, maps[1].nearest, maps[2].nearest)
-        ]
+        nearest_ZYX = np.take(source_ZYX, maps[0].nearest[rows] - window.start, axis=0)
+        nearest_ZYX = np.take(
+            np.take(nearest_ZYX, maps[1].nearest, axis=1), maps[2].nearest, axis=2
+        )
         values = np.unique(source_ZYX[where_ZYX])
         best_ZYX = np.zeros(nearest_ZYX.shape, np.float32)
         winner_ZYX = np.full(nearest_ZYX.shape, values[0], out_ZYX.dtype)
