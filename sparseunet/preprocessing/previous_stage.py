@@ -151,7 +151,6 @@ def update_previous_stage(
     Raises:
         DatasetError: Files that cannot be read or are on another grid, all of them at once.
     """
-
     input_hashes = {
         case: hash_content([_VERSION, hash_file(path), store.manifest(case).restoration])
         for case, path in label_files.items()
