@@ -19,6 +19,8 @@ SUMMARY_JSON = "summary.json"
 PREDICTION_JSON = "prediction.json"
 VALIDATION = "validation"
 EXAMINED = "examined"
+_TRAINING_CASES = "training_cases"
+_PREDICTED_NEXT_STAGE = "predicted_next_stage"
 GROUND_TRUTH = "gt_segmentations"
 
 
@@ -101,6 +103,29 @@ class Workspace:
 def fold_folder(run_folder: Path, fold: int | str) -> Path:
     """Return the folder of one fold (0, 1, ... or `all`) of a run."""
     return run_folder / f"fold_{fold}"
+
+
+def held_out_folder(fold: Path) -> Path:
+    """Return where a fold's network puts its segmentations of the cases that it is asked about.
+
+    A numbered fold is asked about its validation cases, the fold `all` about its training cases.
+    """
+    return fold / (_TRAINING_CASES if fold.name == fold_folder(Path(), "all").name else VALIDATION)
+
+
+def next_stage_folder(fold: Path, configuration: str) -> Path:
+    """Return where the same segmentations lie on the grid of the next stage's network."""
+    return fold / _PREDICTED_NEXT_STAGE / configuration
+
+
+def sibling_run(run_folder: Path, configuration: str, run_id: str) -> Path:
+    """Return the folder of a run of another configuration on the same dataset."""
+    return run_folder.parent.parent / configuration / run_id
+
+
+def previous_stage_folder(output: Path, configuration: str) -> Path:
+    """Return where `predict` puts the segmentations of the first stage of a cascade."""
+    return output / configuration
 
 
 _DATASET_NAME = re.compile(r"Dataset\d{3}_.+")

@@ -3,11 +3,15 @@
 Scans are CASE_0000.nii.gz, with one file per channel (_0000, _0001, ...); give folders or single
 files. Every segmentation is CASE.nii.gz on the grid of its scan. Without --run the run that
 finished last is taken; without -f its network trained on every case, or else all finished folds.
+
+The second stage of a cascade (3d_cascade_fullres) refines the segmentations of the first: those of
+--previous-stage-predictions, or else the first stage that it was trained behind makes them now.
 """
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -46,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLD",
         help="folds to average: numbers, or all for the network trained on every case "
         "(default: all if trained, else every finished number)",
+    )
+    model.add_argument(
+        "-prev_stage_predictions",
+        "--previous-stage-predictions",
+        type=Path,
+        metavar="FOLDER",
+        help="3d_cascade_fullres: segmentations of the same scans by 3d_lowres (default: made now)",
     )
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -92,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Find model and scans, predict, and say where the segmentations are."""
-    from sparseunet.prediction.predict import PredictionOptions, predict
+    from sparseunet.prediction.predict import PredictionOptions
 
     options = PredictionOptions(
         device=arguments.device,
@@ -101,13 +112,12 @@ def run(arguments: argparse.Namespace) -> int:
         step=arguments.step_size,
         num_workers=arguments.num_workers,
     )
-    model = _choose_model(arguments)
-    file_ending = model.dataset_json["file_ending"]
-    written = predict(
-        model,
-        _find_inputs(arguments.input, model),
+    model, folds = _choose_model(arguments)
+    scans = _find_inputs(arguments.input, model)
+    written = _choose_stages(arguments, model, folds)(
+        scans,
         output=arguments.output,
-        file_ending=file_ending,
+        file_ending=model.dataset_json["file_ending"],
         options=options,
         existing=_existing(arguments),
     )
@@ -121,15 +131,42 @@ def _existing(arguments: argparse.Namespace) -> Literal["refuse", "skip", "overw
     return "overwrite" if arguments.overwrite else "refuse"
 
 
-def _choose_model(arguments: argparse.Namespace) -> "TrainedModel":
+def _choose_stages(
+    arguments: argparse.Namespace, model: "TrainedModel", folds: Sequence[int | str]
+) -> Callable[..., list[Path]]:
+    """Return `predict` with its model: one network, or both stages of a cascade."""
+    from sparseunet.networks.trained_model import load_previous_stage
+    from sparseunet.prediction.both_stages import predict_both_stages
+    from sparseunet.prediction.predict import predict
+    from sparseunet.workspace import previous_stage_folder
+
+    given: Path | None = arguments.previous_stage_predictions
+    configuration = model.configuration
+    if configuration.previous_stage is None or given is not None:
+        if given is not None and not given.is_dir():
+            raise RequestError(f"{given} is no folder; expected segmentations of the first stage.")
+        return partial(predict, model, previous_stage=given)
+    first = load_previous_stage(model, folds)
+    print(
+        f"First stage: {first.run_folder}, folds {' '.join(map(str, folds))}, into "
+        f"{previous_stage_folder(arguments.output, first.configuration.name)}; then "
+        f"{configuration.name}"
+    )
+    return partial(predict_both_stages, first, model)
+
+
+def _choose_model(
+    arguments: argparse.Namespace,
+) -> tuple["TrainedModel", tuple[int | str, ...]]:
+    """Return the model and its folds."""
     from sparseunet.networks.trained_model import load_trained_model
 
     asked = [parse_fold(fold) for fold in arguments.folds or ()]
     folder = _choose_run(arguments, asked)
-    folds = asked or default_folds(folder)
+    folds = tuple(asked) or default_folds(folder)
     model = load_trained_model(folder, folds)
     print(f"Model: {folder}, folds {' '.join(map(str, folds))}")
-    return model
+    return model, folds
 
 
 def _choose_run(arguments: argparse.Namespace, folds: Sequence[int | str]) -> Path:

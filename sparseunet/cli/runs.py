@@ -57,7 +57,7 @@ def find_runs(
     run: str | None = None,
 ) -> list[Path]:
     """Return every run that `find_run` chooses from, the one that finished last first."""
-    everything = _all_runs(workspace.results_dataset(dataset_name))
+    everything = finished_runs(workspace.results_dataset(dataset_name))
     fitting = [
         candidate
         for candidate in everything
@@ -79,6 +79,12 @@ def find_runs(
         reverse=True,
     )
     return [candidate.folder for candidate in fitting]
+
+
+def finished_runs(results: Path) -> list[FinishedRun]:
+    """Return the runs of a dataset, given its results, that finished at least one fold; sorted."""
+    folders = sorted({path.parent.parent for path in results.glob(f"*/*/*/{CHECKPOINT_FINAL}")})
+    return [FinishedRun(folder=folder, folds=finished_folds(folder)) for folder in folders]
 
 
 def finished_folds(run_folder: Path) -> tuple[int | str, ...]:
@@ -110,11 +116,6 @@ def default_folds(run_folder: Path) -> tuple[int | str, ...]:
 def parse_fold(text: str) -> int | str:
     """Return a fold as the number it is, or as the word it is (`all`)."""
     return int(text) if text.isdigit() else text
-
-
-def _all_runs(results: Path) -> list[FinishedRun]:
-    folders = sorted({path.parent.parent for path in results.glob(f"*/*/*/{CHECKPOINT_FINAL}")})
-    return [FinishedRun(folder=folder, folds=finished_folds(folder)) for folder in folders]
 
 
 def _join(folds: Sequence[int | str]) -> str:

@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparseunet.artifacts import read_json
+from sparseunet.cli.cascade import FirstStage, find_first_stage, pass_to_next_stage
 from sparseunet.cli.environment import available_cpus, resolve_workspace
+from sparseunet.cli.held_out import segment_held_out
 from sparseunet.errors import RequestError
 from sparseunet.progress import format_duration
 from sparseunet.workspace import (
     CHECKPOINT_FINAL,
     DATASET_JSON,
-    GROUND_TRUTH,
     PROGRESS_PNG,
     RUN_JSON,
     SPLITS_JSON,
-    SUMMARY_JSON,
-    VALIDATION,
     Workspace,
     fold_folder,
 )
@@ -77,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_.add_argument(
         "--run", metavar="NAME", help="name of the run (default: made from its recipe)"
     )
+    run_.add_argument(
+        "--previous-stage-run",
+        metavar="ID",
+        help="3d_cascade_fullres: run of 3d_lowres to learn behind (default: the last finished)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -92,8 +96,17 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{folder} has finished already; nothing to do.")
     else:
         _train(request, arguments, folder)
-    if request.split.val and not (folder / VALIDATION / SUMMARY_JSON).is_file():
-        _validate(request, arguments, workspace, folder)
+    if request.split.val or request.configuration.next_stage is not None:
+        files = segment_held_out(
+            workspace,
+            folder,
+            request.split,
+            fold=request.fold,
+            device=arguments.device,
+            previous_stage=None if request.first is None else request.first.held_out,
+        )
+        if request.configuration.next_stage is not None:
+            pass_to_next_stage(workspace, request.plan, request.configuration, folder, files)
     print(f"Trained: {folder}")
     return 0
 
@@ -112,6 +125,8 @@ class _Request:
     time_budget_min: float | None
     identity: dict[str, Any]
     run_id: str
+    first: FirstStage | None
+    """The first stage that a cascade's second stage learns behind."""
 
 
 def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
@@ -140,6 +155,21 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
         data_hash=store.content_hash(),
         time_budget_min=arguments.time_budget,
     )
+    first = None
+    if configuration.previous_stage is not None:
+        first = find_first_stage(
+            workspace,
+            plan,
+            configuration,
+            splits_file=splits_file,
+            fold=arguments.fold,
+            cases=(*split.train, *split.val),
+            run=arguments.previous_stage_run,
+        )
+        identity["previous_stage"] = first.identity
+    name = arguments.run or run_id(identity)
+    if first is not None:  # recorded and compared, but another one in every fold of a run
+        identity["previous_stage_predictions"] = first.inputs.content_hash()
     return _Request(
         plan=plan,
         configuration=configuration,
@@ -150,7 +180,8 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
         config=config,
         time_budget_min=arguments.time_budget,
         identity=identity,
-        run_id=arguments.run or run_id(identity),
+        run_id=name,
+        first=first,
     )
 
 
@@ -262,6 +293,7 @@ def _train(request: _Request, arguments: argparse.Namespace, folder: Path) -> No
             cases={"train": request.split.train, "val": request.split.val},
             precision=DTYPE_NAMES[hardware.dtype],
             dataset_json=request.dataset_json,
+            **({} if request.first is None else {"previous_stage": request.first.record}),
         )
     print(
         f"{request.plan.dataset_name} {configuration.name} fold {request.fold}: "
@@ -286,6 +318,7 @@ def _train(request: _Request, arguments: argparse.Namespace, folder: Path) -> No
         hardware=hardware,
         folder=folder,
         on_epoch=after_epoch,
+        previous_stage=None if request.first is None else request.first.inputs,
     )
 
 
@@ -334,40 +367,4 @@ def _epoch_line(entry: dict[str, Any], epochs: int) -> str:
         f"{'–' if loss is None else format(loss, '.3f')}, pseudo Dice {scores}, "
         f"{format_duration(entry['duration_s'])}, "
         f"{format_duration(entry['duration_s'] * (epochs - entry['epoch']))} left"
-    )
-
-
-def _validate(
-    request: _Request, arguments: argparse.Namespace, workspace: Workspace, folder: Path
-) -> None:
-    from sparseunet.data.load import load_dataset
-    from sparseunet.evaluation.evaluate import evaluate, write_scores
-    from sparseunet.networks.trained_model import load_trained_model
-    from sparseunet.prediction.predict import PredictionOptions, predict
-
-    model = load_trained_model(folder.parent, [request.fold])
-    dataset = load_dataset(workspace.raw_dataset(request.plan.dataset_name))
-    output = folder / VALIDATION
-    predict(
-        model,
-        [dataset.case(name) for name in request.split.val],
-        output=output,
-        file_ending=dataset.file_ending,
-        options=PredictionOptions(
-            device=arguments.device, precision=read_json(folder / RUN_JSON)["precision"]
-        ),
-        existing="skip",
-    )
-    scores = evaluate(
-        workspace.preprocessed_dataset(dataset.name) / GROUND_TRUTH,
-        output,
-        labels=model.labels,
-        file_ending=dataset.file_ending,
-        num_workers=available_cpus(),
-        cases=request.split.val,
-    )
-    write_scores(output / SUMMARY_JSON, scores)
-    print(
-        f"Validation on {len(request.split.val)} cases: mean foreground Dice "
-        f"{scores.foreground_mean('Dice'):.4f} ({output / SUMMARY_JSON})"
     )

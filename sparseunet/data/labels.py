@@ -38,6 +38,11 @@ class LabelSchema:
         return tuple(sorted(found))
 
     @property
+    def foreground_values(self) -> tuple[int, ...]:
+        """Every label value but background and ignore, sorted: what one-hot channels stand for."""
+        return tuple(value for value in self.values if value != 0)
+
+    @property
     def num_outputs(self) -> int:
         """Number of channels the network predicts: regions, or classes with background."""
         return len(self.regions) if self.has_regions else len(self.classes)

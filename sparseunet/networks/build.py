@@ -5,10 +5,11 @@ from functools import partial
 
 from torch import nn
 
+from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
 from sparseunet.networks.blocks import initialise
 from sparseunet.networks.unet import UNet
-from sparseunet.planning.plan import NetworkPlan
+from sparseunet.planning.plan import Configuration, NetworkPlan
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "plain_unet": partial(UNet, residual=False),
@@ -40,3 +41,13 @@ def build_network(
     )
     network.apply(initialise)
     return network
+
+
+def num_input_channels(configuration: Configuration, labels: LabelSchema) -> int:
+    """Return how many channels the network of a configuration takes.
+
+    Those of the image and, for the second stage of a cascade, one per foreground label value for
+    what the previous stage predicted (nnU-Net 2.8.1; with regions too it is one per value).
+    """
+    extra = 0 if configuration.previous_stage is None else len(labels.foreground_values)
+    return len(configuration.normalization) + extra

@@ -13,10 +13,10 @@ from sparseunet.artifacts import read_json
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import parse_labels
 from sparseunet.errors import RequestError, UnreadableFileError
-from sparseunet.networks.build import build_network
+from sparseunet.networks.build import build_network, num_input_channels
 from sparseunet.planning.nnunet_plans import plan_from_nnunet
 from sparseunet.planning.plan import Configuration, Plan
-from sparseunet.workspace import CHECKPOINT_FINAL, RUN_JSON, fold_folder
+from sparseunet.workspace import CHECKPOINT_FINAL, RUN_JSON, fold_folder, sibling_run
 
 RUN_KIND = "sparseunet.run"
 RUN_VERSION = 1
@@ -38,6 +38,8 @@ class TrainedModel:
     """Spatial axes of a patch that were mirrored in training and may be mirrored in prediction."""
     checkpoints: tuple[Path, ...]
     """One file of weights per fold; an ensemble averages them."""
+    previous_run_id: str | None = None
+    """Second stage of a cascade: the run of the previous stage that it was trained behind."""
 
 
 def load_trained_model(
@@ -70,6 +72,29 @@ def load_trained_model(
         dataset_json=description["dataset_json"],
         mirror_axes=tuple(description["training"]["mirror_axes"]),
         checkpoints=tuple(fold_folder(run_folder, fold) / checkpoint for fold in folds),
+        previous_run_id=description.get("previous_stage", {}).get("run_id"),
+    )
+
+
+def load_previous_stage(model: TrainedModel, folds: Sequence[int | str]) -> TrainedModel:
+    """Load the first stage that the second stage of a cascade was trained behind, same folds.
+
+    Raises:
+        RequestError: It is not beside the second stage, or these folds of it are not finished.
+    """
+    stage = model.configuration.previous_stage
+    missing = f"the run of {model.run_folder} does not say which"
+    if stage is not None and model.previous_run_id is not None:
+        try:
+            return load_trained_model(
+                sibling_run(model.run_folder, stage, model.previous_run_id), folds
+            )
+        except RequestError as error:
+            missing = str(error)
+    raise RequestError(
+        f"{model.configuration.name} refines segmentations of {stage}, whose network is not here: "
+        f"{missing}\nPredict with {stage} where it is, and give the folder of its segmentations "
+        "with --previous-stage-predictions."
     )
 
 
@@ -89,7 +114,7 @@ def load_network(model: TrainedModel, checkpoint: Path) -> nn.Module:
     """Build the model's network with the weights of one fold, on the CPU, in evaluation mode."""
     network = build_network(
         model.configuration.network,
-        num_input_channels=len(model.plan.intensities),
+        num_input_channels=num_input_channels(model.configuration, model.labels),
         num_outputs=model.labels.num_outputs,
         deep_supervision=False,
     )

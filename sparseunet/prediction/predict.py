@@ -1,33 +1,32 @@
 """Segment scans with a trained model: in memory one by one, or files into a folder."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparseunet.artifacts import hash_file, read_json, write_json
+from sparseunet.artifacts import write_json
 from sparseunet.data.dataset import Case
 from sparseunet.data.image import Image
-from sparseunet.data.io import read_image, write_label_map
+from sparseunet.data.io import read_image, read_label_map, write_label_map
 from sparseunet.errors import RequestError, SparseUNetError
 from sparseunet.networks.device import autocast, resolve_device, resolve_precision
 from sparseunet.networks.trained_model import TrainedModel, load_network
 from sparseunet.prediction.overlap import overlap
+from sparseunet.prediction.previous_stage import check_previous_stage, hash_previous_stage
+from sparseunet.prediction.record import describe, require_same_prediction
+from sparseunet.prediction.request import Existing, check_request, choose_scans
 from sparseunet.prediction.sliding_window import sliding_window_logits
 from sparseunet.preprocessing.case import PreprocessedCase, preprocess_case
+from sparseunet.preprocessing.previous_stage import with_previous_stage
 from sparseunet.preprocessing.restore import restore_labels
 from sparseunet.workspace import DATASET_JSON, PREDICTION_JSON
 
 logger = logging.getLogger(__name__)
-
-PREDICTION_KIND = "sparseunet.prediction"
-PREDICTION_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +61,8 @@ def predict(
     output: Path,
     file_ending: str,
     options: PredictionOptions | None = None,
-    existing: Literal["refuse", "skip", "overwrite"] = "refuse",
+    existing: Existing = "refuse",
+    previous_stage: Path | None = None,
 ) -> list[Path]:
     """Segment scans and write one label file per scan, on the scan's own grid.
 
@@ -78,11 +78,15 @@ def predict(
         file_ending: With the dot, e.g. `.nii.gz`.
         options: Device, precision, mirroring, overlap, workers; None for the defaults.
         existing: What happens to scans whose label file is there already.
+        previous_stage: Second stage of a cascade only, and needed there: folder of the previous
+            stage's label files, named like the results, on the grids of the scans.
 
     Returns:
         The label file of every scan, in the order of `scans`, skipped ones included.
 
     Raises:
+        DatasetError: Nothing was predicted, because label files of the previous stage are missing
+            or lie on other grids; names all of them.
         RequestError: Nothing was predicted, because the request cannot be met; or some scans could
             not be predicted because of their data. Names all of them with the reasons.
         SparseUNetError: Some scans could not be predicted, at least one of them for a reason that
@@ -91,22 +95,30 @@ def predict(
     options = options or PredictionOptions()
     if not scans:
         return []
-    _check_request(model, scans)
+    check_request(model, scans, previous_stage, output)
     files = {scan.name: output / f"{scan.name}{file_ending}" for scan in scans}
-    description = _describe(model, options)
-    todo = _choose_scans(scans, files, existing=existing)
+    todo = choose_scans(scans, files, existing=existing)
+    previous: dict[str, Path] = {}
+    description = describe(model, options)
+    if previous_stage is not None:
+        previous = check_previous_stage(todo, previous_stage, file_ending=file_ending)
+        description["previous_stage"] = hash_previous_stage(scans, previous_stage, file_ending)
     if len(todo) < len(scans):
-        _require_same_prediction(output, description)
+        require_same_prediction(output, description)
     write_json(output / DATASET_JSON, model.dataset_json | {"file_ending": file_ending})
     write_json(output / PREDICTION_JSON, description)
     if todo:
-        failures = _predict_files(model, todo, files, options)
+        failures = _predict_files(model, todo, files, options, previous)
         _report(failures, num_scans=len(todo), output=output)
     return list(files.values())
 
 
 def predict_image(
-    model: TrainedModel, image: Image, *, options: PredictionOptions | None = None
+    model: TrainedModel,
+    image: Image,
+    *,
+    options: PredictionOptions | None = None,
+    previous_ZYX: np.ndarray | None = None,
 ) -> np.ndarray:
     """Segment one scan in memory; for many, load the networks once and use `predict_case`.
 
@@ -126,6 +138,7 @@ def predict_image(
         precision=resolve_precision(options.precision, device),
         mirror=options.mirror,
         step=options.step,
+        previous_ZYX=previous_ZYX,
     )
 
 
@@ -143,6 +156,7 @@ def predict_case(
     precision: torch.dtype | None,
     mirror: bool,
     step: float,
+    previous_ZYX: np.ndarray | None = None,
 ) -> np.ndarray:
     """Segment one scan with networks that are loaded already.
 
@@ -157,14 +171,16 @@ def predict_case(
         precision: Autocast type; None for float32.
         mirror: Whether to average over mirrored passes.
         step: Distance of neighbouring patches as a fraction of the patch.
+        previous_ZYX: Second stage of a cascade: the previous stage's label map of `image`.
 
     Returns:
         Label map on the grid of `image`, unsigned integers, axes (z, y, x).
 
     Raises:
-        RequestError: The scan does not fit the model: channels or dimensions differ.
+        RequestError: The scan does not fit the model: channels or dimensions differ, or the
+            previous stage's label map is missing or holds other values.
     """
-    case = _preprocess("image", image, model)
+    case = _preprocess("image", image, model, previous_ZYX)
     logits = predict_logits(
         networks, case, model, device=device, precision=precision, mirror=mirror, step=step
     )
@@ -218,84 +234,12 @@ def _tile_batch_size(patch_size: Sequence[int]) -> int:
     return max(1, _VOXELS_PER_CALL // int(np.prod(patch_size)))
 
 
-def _check_request(model: TrainedModel, scans: Sequence[Case]) -> None:
-    if model.configuration.previous_stage is not None:
-        raise RequestError(
-            f"Configuration {model.configuration.name} refines the segmentations of "
-            f"{model.configuration.previous_stage} and cannot be used alone yet; predict with "
-            f"{model.configuration.previous_stage} or 3d_fullres."
-        )
-    names = [scan.name for scan in scans]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise RequestError(
-            f"Several scans have the same name and would overwrite each other: {', '.join(twice)}. "
-            "Rename them or predict them into different folders."
-        )
-
-
-def _choose_scans(scans: Sequence[Case], files: dict[str, Path], *, existing: str) -> list[Case]:
-    there = [scan for scan in scans if files[scan.name].exists()]
-    if there and existing == "refuse":
-        names = ", ".join(files[scan.name].name for scan in there[:5])
-        more = f" and {len(there) - 5} more" if len(there) > 5 else ""
-        raise RequestError(
-            f"{files[there[0].name].parent} holds {names}{more} already. Keep them with "
-            "--continue-prediction, replace them with --overwrite, or choose another folder."
-        )
-    if there and existing == "skip":
-        logger.info("%d of %d scans are predicted already", len(there), len(scans))
-        return [scan for scan in scans if not files[scan.name].exists()]
-    return list(scans)
-
-
-def _describe(model: TrainedModel, options: PredictionOptions) -> dict[str, Any]:
-    return {
-        "kind": PREDICTION_KIND,
-        "version": PREDICTION_VERSION,
-        "run_id": model.run_id,
-        "run_folder": str(model.run_folder),
-        "configuration": model.configuration.name,
-        "weights": [
-            {"file": str(path.relative_to(model.run_folder)), "sha256": hash_file(path)}
-            for path in model.checkpoints
-        ],
-        "options": asdict(options),
-        "sparseunet": version("sparseunet"),
-        "torch": torch.__version__,
-    }
-
-
-def _require_same_prediction(output: Path, description: dict[str, Any]) -> None:
-    """Refuse to mix predictions of different weights or options in one folder."""
-    if not (output / PREDICTION_JSON).is_file():
-        raise RequestError(
-            f"{output} holds label files but no {PREDICTION_JSON} that says where they come from; "
-            "they are not mixed with predictions. Use --overwrite or another folder."
-        )
-    found = read_json(output / PREDICTION_JSON)
-
-    def identity(content: dict[str, Any]) -> tuple[Any, ...]:
-        options = content["options"]
-        weights = [weight["sha256"] for weight in content["weights"]]
-        return weights, options["mirror"], options["step"]
-
-    if not isinstance(found, dict) or found.get("kind") != PREDICTION_KIND:
-        raise RequestError(
-            f"{output / PREDICTION_JSON} does not describe predictions of sparseunet."
-        )
-    if identity(found) != identity(description):
-        raise RequestError(
-            f"{output} holds predictions of run {found['run_id']} with other weights or options "
-            "(mirroring, step); they are not mixed. Use --overwrite or another folder."
-        )
-
-
 def _predict_files(
     model: TrainedModel,
     scans: Sequence[Case],
     files: dict[str, Path],
     options: PredictionOptions,
+    previous: Mapping[str, Path],
 ) -> list[tuple[Case, Exception]]:
     """Predict all scans; return those that failed, each with its error."""
     device = resolve_device(options.device)
@@ -303,7 +247,9 @@ def _predict_files(
     networks = load_networks(model, device)
 
     def prepare(scan: Case) -> PreprocessedCase:
-        return _preprocess(scan.name, read_image(scan.images), model)
+        path = previous.get(scan.name)
+        previous_ZYX = None if path is None else read_label_map(path)[0]
+        return _preprocess(scan.name, read_image(scan.images), model, previous_ZYX)
 
     def work(case: PreprocessedCase) -> np.ndarray:
         return predict_logits(
@@ -330,7 +276,9 @@ def _predict_files(
     )
 
 
-def _preprocess(name: str, image: Image, model: TrainedModel) -> PreprocessedCase:
+def _preprocess(
+    name: str, image: Image, model: TrainedModel, previous_ZYX: np.ndarray | None
+) -> PreprocessedCase:
     num_channels, expected = len(image.voxels_CZYX), len(model.plan.intensities)
     if num_channels != expected:
         raise RequestError(
@@ -341,7 +289,16 @@ def _preprocess(name: str, image: Image, model: TrainedModel) -> PreprocessedCas
             f"Scan {name} is a single plane; configuration {model.configuration.name} needs "
             "volumes. Predict with a 2d configuration."
         )
-    return preprocess_case(name, image, None, plan=model.plan, configuration=model.configuration)
+    if (model.configuration.previous_stage is None) != (previous_ZYX is None):
+        raise RequestError(
+            f"Scan {name}: the segmentation by a previous stage is needed by the second stage of a "
+            f"cascade and by nothing else; {model.configuration.name} has the previous stage "
+            f"{model.configuration.previous_stage}."
+        )
+    case = preprocess_case(name, image, None, plan=model.plan, configuration=model.configuration)
+    if previous_ZYX is None:
+        return case
+    return with_previous_stage(case, previous_ZYX, model.labels)
 
 
 def _report(failures: Sequence[tuple[Case, Exception]], *, num_scans: int, output: Path) -> None:

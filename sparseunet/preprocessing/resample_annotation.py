@@ -114,7 +114,7 @@ def _resample_dense(
     """Resample where nothing has to be kept apart: all that is asked for is the labels."""
     labels_ZYX = np.zeros([step.new_size for step in maps], annotation.labels_ZYX.dtype)
     layer = _Layer(labels_ZYX=annotation.labels_ZYX, where_ZYX=where_ZYX, present=None)
-    everywhere_ZYX = np.broadcast_to(True, labels_ZYX.shape)
+    everywhere_ZYX = np.ones(labels_ZYX.shape, bool)
     _fill_labels(labels_ZYX, everywhere_ZYX, layer, maps, cells=False)
     confidence_ZYX = annotation.confidence_ZYX
     return Annotation(

@@ -111,6 +111,19 @@ def write_annotation(
     return manifest
 
 
+def write_chunked(path: Path, array: np.ndarray, patch_size: tuple[int, ...]) -> None:
+    """Write one contiguous array so that patches along its last axes can be read by themselves."""
+    chunks, blocks = _chunking(array, patch_size)
+    blosc2.asarray(
+        array,
+        urlpath=str(path),
+        mode="w",
+        chunks=chunks,
+        blocks=blocks,
+        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
+    )
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process was writing. Nobody may be writing to `folder`."""
     for leftover in folder.glob(f"{_LEFTOVERS}*"):
@@ -205,15 +218,7 @@ def _write_array(path: Path, array: np.ndarray, patch_size: tuple[int, ...]) -> 
     dtype = str(array.dtype)
     if array.min() == array.max():
         return StoredArray(dtype=dtype, constant=array.flat[0].item(), num_bytes=0)
-    chunks, blocks = _chunking(array, patch_size)
-    blosc2.asarray(
-        array,
-        urlpath=str(path),
-        mode="w",
-        chunks=chunks,
-        blocks=blocks,
-        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
-    )
+    write_chunked(path, array, patch_size)
     return StoredArray(dtype=dtype, constant=None, num_bytes=path.stat().st_size)
 
 

@@ -12,9 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparseunet.training.cascade import disturb_labels, unchanged
+
 Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(image_CZYX, target_CZYX), both of the loader's patch size, to the same of the
-network's patch size. The channels of the target are label, weight and, where asked for, inside."""
+network's patch size. The channels of the target are label, weight, inside and, in a cascade, label
+of the previous stage; where asked for, the last ones are missing."""
 
 _LARGEST_ZOOM_ROOM = 0.85
 """The loader's patch leaves room for this zoom (nnU-Net 2.8.1's value)."""
@@ -27,6 +30,8 @@ class Augmentation:
     loader_patch_size: tuple[int, ...]
     """Patch to read, so that rotated and zoomed patches have few empty corners."""
     apply: Augment
+    disturb_previous_stage: Callable[[np.ndarray, np.random.Generator], np.ndarray] = unchanged
+    """Changes what the previous stage of a cascade predicted, on the network's patch."""
 
 
 def no_augmentation(patch_size: Sequence[int], mirror_axes: Sequence[int]) -> Augmentation:
@@ -57,7 +62,9 @@ def nnunet_augmentation(patch_size: Sequence[int], mirror_axes: Sequence[int]) -
         patch = mirror(**others(**patch))
         return patch["image"], patch["segmentation"]
 
-    return Augmentation(loader_patch_size=loader_size, apply=apply)
+    return Augmentation(
+        loader_patch_size=loader_size, apply=apply, disturb_previous_stage=disturb_labels
+    )
 
 
 AUGMENTATIONS: dict[str, Callable[[Sequence[int], Sequence[int]], Augmentation]] = {

@@ -17,9 +17,10 @@ from sparseunet.data.annotation import Source
 from sparseunet.data.dataset import Split
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError, SparseUNetError
-from sparseunet.networks.build import build_network
+from sparseunet.networks.build import build_network, num_input_channels
 from sparseunet.networks.device import autocast
 from sparseunet.planning.plan import Configuration
+from sparseunet.preprocessing.previous_stage import PreviousStage
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.progress import track
 from sparseunet.training.config import TrainingConfig
@@ -58,7 +59,7 @@ class Hardware:
     """Processes that make batches; 0 makes them in the main process."""
 
 
-def fit(
+def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than other networks
     store: CaseStore,
     split: Split,
     *,
@@ -68,6 +69,7 @@ def fit(
     hardware: Hardware,
     folder: Path,
     on_epoch: Callable[[Sequence[LogEntry]], None] | None = None,
+    previous_stage: PreviousStage | None = None,
 ) -> Path:
     """Train to the end, going on from the last checkpoint in `folder` if there is one.
 
@@ -80,14 +82,18 @@ def fit(
         hardware: Device, precision and workers.
         folder: Receives checkpoints and `log.jsonl`, one line per epoch.
         on_epoch: Called with the whole log after each epoch, e.g. to draw it.
+        previous_stage: What the first stage of a cascade predicted for these cases: input of the
+            second, never a target. For the second stage only.
 
     Returns:
         The file of the final weights.
 
     Raises:
-        RequestError: No training case has any annotation.
+        RequestError: No training case has any annotation, or the configuration has a previous
+            stage and its predictions are not given (or the reverse).
         SparseUNetError: The loss stopped being a number.
     """
+    _check_previous_stage(configuration, previous_stage)
     training_cases = summarise_cases(store, split.train)
     if not training_cases:
         raise RequestError(
@@ -100,14 +106,14 @@ def fit(
         restore_checkpoint(state, folder / CHECKPOINT_LATEST)
         logger.info("Going on after step %d of %d", state.step, config.iterations)
     log = _read_log(folder / LOG_JSONL, up_to_step=state.step)
-    recipe = _recipe(configuration, config)
+    recipe = _recipe(configuration, config, labels)
     batches = load_batches(
-        BatchDataset(store, training_cases, recipe),
+        BatchDataset(store, training_cases, recipe, previous_stage),
         steps=range(state.step, config.iterations),
         num_workers=hardware.num_workers,
         pin_memory=hardware.device.type == "cuda",
     )
-    validation = _validation_dataset(store, split, recipe)
+    validation = _validation_dataset(store, split, recipe, previous_stage)
     progress = track(
         range(state.step, config.iterations),
         total=config.iterations - state.step,
@@ -284,7 +290,7 @@ def _new_state(
     torch.manual_seed(config.seed)
     network = build_network(
         configuration.network,
-        num_input_channels=len(configuration.normalization),
+        num_input_channels=num_input_channels(configuration, labels),
         num_outputs=labels.num_outputs,
         deep_supervision=True,
     ).to(hardware.device)
@@ -295,7 +301,21 @@ def _new_state(
     )
 
 
-def _recipe(configuration: Configuration, config: TrainingConfig) -> BatchRecipe:
+def _check_previous_stage(configuration: Configuration, given: PreviousStage | None) -> None:
+    if (configuration.previous_stage is None) != (given is None):
+        raise RequestError(
+            f"Configuration {configuration.name} has "
+            + (
+                "no previous stage, but predictions of one are given; leave them out."
+                if configuration.previous_stage is None
+                else f"the previous stage {configuration.previous_stage}; give its predictions."
+            )
+        )
+
+
+def _recipe(
+    configuration: Configuration, config: TrainingConfig, labels: LabelSchema
+) -> BatchRecipe:
     return BatchRecipe(
         patch_size=configuration.patch_size,
         batch_size=configuration.batch_size,
@@ -306,6 +326,7 @@ def _recipe(configuration: Configuration, config: TrainingConfig) -> BatchRecipe
         trust=trust_table(config.trust),
         seed=config.seed,
         stream=0,
+        previous_values=labels.foreground_values,
     )
 
 
@@ -314,11 +335,14 @@ def trust_table(trust: Mapping[str, float]) -> dict[Source, float]:
     return {Source[name.upper()]: value for name, value in trust.items()}
 
 
-def _validation_dataset(store: CaseStore, split: Split, recipe: BatchRecipe) -> BatchDataset | None:
+def _validation_dataset(
+    store: CaseStore, split: Split, recipe: BatchRecipe, previous_stage: PreviousStage | None
+) -> BatchDataset | None:
     cases = summarise_cases(store, split.val)
     if not cases:
         return None
-    return BatchDataset(store, cases, replace(recipe, augmentation="none", stream=1))
+    unchanged = replace(recipe, augmentation="none", stream=1)
+    return BatchDataset(store, cases, unchanged, previous_stage)
 
 
 def _read_log(path: Path, *, up_to_step: int) -> list[LogEntry]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sparseunet.data.annotation import Annotation, Source
+from sparseunet.preprocessing.previous_stage import PreviousStage, one_hot
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.training.augmentation import AUGMENTATIONS, Augmentation, seed_everything
 from sparseunet.training.sampling import CaseSummary, PatchPlace, batch_places
@@ -59,15 +60,24 @@ class BatchRecipe:
     seed: int
     stream: int
     """Tells training batches (0) from validation batches (1) of the same seed."""
+    previous_values: tuple[int, ...] = ()
+    """Second stage of a cascade: label values of the previous stage, each an input channel."""
 
 
 class BatchDataset(Dataset[Batch]):
     """Item i is the batch of step i: always the same for the same recipe and cases."""
 
-    def __init__(self, store: CaseStore, cases: Sequence[CaseSummary], recipe: BatchRecipe) -> None:
+    def __init__(
+        self,
+        store: CaseStore,
+        cases: Sequence[CaseSummary],
+        recipe: BatchRecipe,
+        previous_stage: PreviousStage | None = None,
+    ) -> None:
         self.store = store
         self.cases = tuple(cases)
         self.recipe = recipe
+        self.previous_stage = previous_stage
         self.augmentation: Augmentation = AUGMENTATIONS[recipe.augmentation](
             recipe.patch_size, recipe.mirror_axes
         )
@@ -99,7 +109,12 @@ class BatchDataset(Dataset[Batch]):
         ]
         start = tuple(first - extra for first, extra in zip(place.start, room, strict=True))
         image_CZYX, target_CZYX = read_padded(
-            self.store, place.case, (start[0], start[1], start[2]), size, recipe.trust
+            self.store,
+            place.case,
+            (start[0], start[1], start[2]),
+            size,
+            recipe.trust,
+            previous_stage=self.previous_stage,
         )
         image, target = torch.from_numpy(image_CZYX), torch.from_numpy(target_CZYX)
         if len(recipe.patch_size) == 2:
@@ -108,17 +123,32 @@ class BatchDataset(Dataset[Batch]):
         image, target = self.augmentation.apply(image, target)
         if recipe.blank_outside:
             image = image * target[2]
+        if self.previous_stage is not None:
+            image = torch.cat((image, self._previous_channels(target[3].numpy(), seed=seed)))
         return image, target
+
+    def _previous_channels(self, labels_ZYX: np.ndarray, *, seed: int) -> Tensor:
+        """Return what the previous stage predicted, disturbed, as one channel per label value."""
+        rng = np.random.default_rng([seed, 1])
+        disturbed_ZYX = self.augmentation.disturb_previous_stage(labels_ZYX, rng)
+        return torch.from_numpy(one_hot(disturbed_ZYX, self.recipe.previous_values))
 
 
 def read_padded(
-    store: CaseStore, case: str, start: Box, size: Box, trust: Mapping[Source, float]
+    store: CaseStore,
+    case: str,
+    start: Box,
+    size: Box,
+    trust: Mapping[Source, float],
+    *,
+    previous_stage: PreviousStage | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read a patch that may reach outside the case.
 
     Returns:
         image_CZYX, float32, 0 outside the case; target_CZYX, float32, with the channels label
-        value, weight and inside mask, all 0 outside: padding is never annotated.
+        value, weight and inside mask, all 0 outside: padding is never annotated. With a previous
+        stage its label value is the fourth channel, 0 outside.
     """
     shape = store.manifest(case).shape
     low = [min(max(0, first), length) for first, length in zip(start, shape, strict=True)]
@@ -126,7 +156,8 @@ def read_padded(
         max(bottom, min(length, first + extent))
         for bottom, first, extent, length in zip(low, start, size, shape, strict=True)
     ]
-    patch = store.read_patch(case, (low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    box = (low[0], low[1], low[2]), (high[0], high[1], high[2])
+    patch = store.read_patch(case, *box)
     z, y, x = (
         slice(bottom - first, top - first)
         for bottom, top, first in zip(low, high, start, strict=True)
@@ -138,10 +169,12 @@ def read_padded(
     )
     image_CZYX = np.zeros((patch.image_CZYX.shape[0], *size), np.float32)
     image_CZYX[:, z, y, x] = patch.image_CZYX
-    target_CZYX = np.zeros((3, *size), np.float32)
+    target_CZYX = np.zeros((3 if previous_stage is None else 4, *size), np.float32)
     target_CZYX[0, z, y, x] = patch.labels_ZYX
     target_CZYX[1, z, y, x] = annotation.weight_ZYX(trust)
     target_CZYX[2, z, y, x] = patch.inside_ZYX
+    if previous_stage is not None:
+        target_CZYX[3, z, y, x] = previous_stage.read_patch(case, *box)
     return image_CZYX, target_CZYX
 
 

@@ -9,7 +9,7 @@ import torch
 
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
-from sparseunet.networks.build import build_network
+from sparseunet.networks.build import build_network, num_input_channels
 from sparseunet.planning.overrides import with_base_features, with_batch_size
 from sparseunet.planning.plan import Configuration
 from sparseunet.training.config import TrainingConfig
@@ -91,9 +91,10 @@ def fit_into_budget(
 def _measure_step(
     configuration: Configuration, labels: LabelSchema, config: TrainingConfig, hardware: Hardware
 ) -> float:
+    channels = num_input_channels(configuration, labels)
     network = build_network(
         configuration.network,
-        num_input_channels=len(configuration.normalization),
+        num_input_channels=channels,
         num_outputs=labels.num_outputs,
         deep_supervision=True,
     ).to(hardware.device)
@@ -107,7 +108,7 @@ def _measure_step(
     )
     size = (configuration.batch_size, *configuration.patch_size)
     batch = Batch(
-        image_BCZYX=torch.zeros(size[0], len(configuration.normalization), *size[1:]),
+        image_BCZYX=torch.zeros(size[0], channels, *size[1:]),
         labels_BZYX=torch.zeros(size, dtype=torch.int64),
         weight_BZYX=torch.ones(size),
     )

@@ -1,0 +1,84 @@
+"""What a fold's network says about cases after training: validation, and input of a next stage."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparseunet.artifacts import read_json
+from sparseunet.cli.environment import available_cpus
+from sparseunet.workspace import GROUND_TRUTH, RUN_JSON, SUMMARY_JSON, Workspace, held_out_folder
+
+if TYPE_CHECKING:
+    from sparseunet.data.dataset import Split
+    from sparseunet.networks.trained_model import TrainedModel
+
+
+def segment_held_out(
+    workspace: Workspace,
+    folder: Path,
+    split: "Split",
+    *,
+    fold: int | str,
+    device: str,
+    previous_stage: Path | None,
+) -> dict[str, Path]:
+    """Segment a fold's validation cases and score them; without any (`all`) its training cases.
+
+    What these weights have done already is left alone; what other weights did is done again.
+
+    Args:
+        workspace: Where the raw dataset and its references lie.
+        folder: Of the fold, trained to the end.
+        split: Its cases.
+        fold: Its number, or `all`.
+        device: Name of the device; the precision is that of the training.
+        previous_stage: Second stage of a cascade: folder with the first stage's label files.
+
+    Returns:
+        The label files by case.
+    """
+    from sparseunet.data.load import load_dataset
+    from sparseunet.networks.trained_model import load_trained_model
+    from sparseunet.prediction.predict import PredictionOptions, predict
+    from sparseunet.prediction.record import is_outdated
+
+    model = load_trained_model(folder.parent, [fold])
+    output, ending = held_out_folder(folder), str(model.dataset_json["file_ending"])
+    files = {case: output / f"{case}{ending}" for case in split.val or split.train}
+    outdated = is_outdated(model, output)
+    needed = files.values() if model.configuration.next_stage is not None else ()
+    scored = (output / SUMMARY_JSON).is_file() or not split.val
+    if scored and not outdated and all(path.is_file() for path in needed):
+        return files
+    dataset = load_dataset(workspace.raw_dataset(model.plan.dataset_name))
+    predict(
+        model,
+        [dataset.case(name) for name in files],
+        output=output,
+        file_ending=ending,
+        options=PredictionOptions(
+            device=device, precision=read_json(folder / RUN_JSON)["precision"]
+        ),
+        existing="overwrite" if outdated else "skip",
+        previous_stage=previous_stage,
+    )
+    if split.val:
+        _score(workspace, output, split, model)
+    return files
+
+
+def _score(workspace: Workspace, output: Path, split: "Split", model: "TrainedModel") -> None:
+    from sparseunet.evaluation.evaluate import evaluate, write_scores
+
+    scores = evaluate(
+        workspace.preprocessed_dataset(model.plan.dataset_name) / GROUND_TRUTH,
+        output,
+        labels=model.labels,
+        file_ending=str(model.dataset_json["file_ending"]),
+        num_workers=available_cpus(),
+        cases=split.val,
+    )
+    write_scores(output / SUMMARY_JSON, scores)
+    print(
+        f"Validation on {len(split.val)} cases: mean foreground Dice "
+        f"{scores.foreground_mean('Dice'):.4f} ({output / SUMMARY_JSON})"
+    )

@@ -1,0 +1,54 @@
+"""Segment scans with both stages of a cascade, one after the other."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparseunet.data.dataset import Case
+from sparseunet.networks.trained_model import TrainedModel
+from sparseunet.prediction.predict import PredictionOptions, predict
+from sparseunet.prediction.request import Existing, check_request, choose_scans
+from sparseunet.workspace import previous_stage_folder
+
+
+def predict_both_stages(
+    first: TrainedModel,
+    model: TrainedModel,
+    scans: Sequence[Case],
+    *,
+    output: Path,
+    file_ending: str,
+    options: PredictionOptions | None = None,
+    existing: Existing = "refuse",
+) -> list[Path]:
+    """Segment scans with a cascade: the first stage writes its label files, the second reads them.
+
+    The same as `predict` with the first stage into a folder of `output` that is named like its
+    configuration, and then with the second stage and that folder.
+
+    Returns:
+        The label files of the second stage, as `predict`.
+
+    Raises:
+        RequestError, SparseUNetError: As `predict`; nothing is predicted by the second stage
+            unless the first could segment all scans.
+    """
+    previous = previous_stage_folder(output, first.configuration.name)
+    check_request(model, scans, previous, output)
+    files = {scan.name: output / f"{scan.name}{file_ending}" for scan in scans}
+    predict(
+        first,
+        choose_scans(scans, files, existing=existing),
+        output=previous,
+        file_ending=file_ending,
+        options=options,
+        existing=existing,
+    )
+    return predict(
+        model,
+        scans,
+        output=output,
+        file_ending=file_ending,
+        options=options,
+        existing=existing,
+        previous_stage=previous,
+    )

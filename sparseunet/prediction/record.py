@@ -1,0 +1,88 @@
+"""`prediction.json`: what made the label files that lie beside it."""
+
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sparseunet.artifacts import hash_file, read_json
+from sparseunet.errors import RequestError
+from sparseunet.networks.trained_model import TrainedModel
+from sparseunet.workspace import PREDICTION_JSON
+
+if TYPE_CHECKING:
+    from sparseunet.prediction.predict import PredictionOptions
+
+PREDICTION_KIND = "sparseunet.prediction"
+PREDICTION_VERSION = 1
+
+
+def describe(model: TrainedModel, options: "PredictionOptions") -> dict[str, Any]:
+    """Return what to write: the run, hashes of its weights, the options and the versions."""
+    return {
+        "kind": PREDICTION_KIND,
+        "version": PREDICTION_VERSION,
+        "run_id": model.run_id,
+        "run_folder": str(model.run_folder),
+        "configuration": model.configuration.name,
+        "weights": [
+            {"file": str(path.relative_to(model.run_folder)), "sha256": hash_file(path)}
+            for path in model.checkpoints
+        ],
+        "options": asdict(options),
+        "sparseunet": version("sparseunet"),
+        "torch": torch.__version__,
+    }
+
+
+def require_same_prediction(output: Path, description: dict[str, Any]) -> None:
+    """Refuse to mix predictions of different weights, options or previous stages in one folder.
+
+    What is recorded there about cases that `description` does not name is added to it.
+
+    Raises:
+        RequestError: Says what differs, or that the folder does not say where its files come from.
+    """
+    if not (output / PREDICTION_JSON).is_file():
+        raise RequestError(
+            f"{output} holds label files but no {PREDICTION_JSON} that says where they come from; "
+            "they are not mixed with predictions. Use --overwrite or another folder."
+        )
+    found = read_json(output / PREDICTION_JSON)
+
+    def identity(content: dict[str, Any]) -> tuple[Any, ...]:
+        options = content["options"]
+        return _weights(content), options["mirror"], options["step"]
+
+    if not isinstance(found, dict) or found.get("kind") != PREDICTION_KIND:
+        raise RequestError(
+            f"{output / PREDICTION_JSON} does not describe predictions of sparseunet."
+        )
+    if identity(found) != identity(description):
+        raise RequestError(
+            f"{output} holds predictions of run {found['run_id']} with other weights or options "
+            "(mirroring, step); they are not mixed. Use --overwrite or another folder."
+        )
+    before, now = (content.get("previous_stage", {}) for content in (found, description))
+    changed = sorted(case for case in before.keys() & now.keys() if before[case] != now[case])
+    if changed:
+        raise RequestError(
+            f"{output} holds predictions from other segmentations of the previous stage "
+            f"({', '.join(changed)}); they are not mixed. Use --overwrite or another folder."
+        )
+    if before:
+        description["previous_stage"] = before | now
+
+
+def _weights(description: dict[str, Any]) -> list[str]:
+    return [weight["sha256"] for weight in description["weights"]]
+
+
+def is_outdated(model: TrainedModel, output: Path) -> bool:
+    """Return whether the folder says that other weights than the model's made its label files."""
+    if not (output / PREDICTION_JSON).is_file():
+        return False
+    found: dict[str, Any] = read_json(output / PREDICTION_JSON)
+    return _weights(found) != [hash_file(path) for path in model.checkpoints]
