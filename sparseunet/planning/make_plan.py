@@ -123,6 +123,7 @@ def make_plan(
             rules=rules,
             spacing=spacing,
             relative_size=fingerprint.median_relative_size_after_cropping,
+            num_measured_cases=len(fingerprint.spacings_mm),
             num_cases=facts.num_cases,
             num_outputs=facts.num_outputs,
             low_resolution=made.low_resolution,

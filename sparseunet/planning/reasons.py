@@ -1,4 +1,4 @@
-"""Which rule gave each number of a plan: recorded where the rule fires, put into words elsewhere."""
+"""Which rule gave each number of a plan, recorded where it fires and put into words elsewhere."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -71,6 +71,8 @@ class PlanReasons:
     spacing: SpacingChoice
     relative_size: float
     """Median share of the image that its nonzero box takes."""
+    num_measured_cases: int
+    """Cases of the fingerprint."""
     num_cases: int
     """As `dataset.json` declares them: what the limit of the batch is computed with."""
     num_outputs: int
