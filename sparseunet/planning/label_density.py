@@ -92,6 +92,20 @@ def summarise_label_density(cases: Sequence[LabelDensity]) -> DensitySummary:
     )
 
 
+def chance_of_another(*, annotated_slices: float, num_slices: float, grid_slices: float) -> float:
+    """Return how likely another slice is annotated too, given one that is, in [0, 1].
+
+    That is (k - 1) / (n - 1) for k of n slices chosen at random. Resampling to `grid_slices` keeps
+    the share of annotated slices, and each of them where there are fewer slices afterwards. 0 for a
+    single slice.
+    """
+    if grid_slices <= 1:
+        return 0.0
+    share = annotated_slices / num_slices * grid_slices
+    kept = max(share, min(annotated_slices, grid_slices))
+    return max(0.0, kept - 1) / (grid_slices - 1)
+
+
 def expected_batch(
     configuration: Configuration,
     cases: Sequence[LabelDensity],
@@ -102,11 +116,10 @@ def expected_batch(
     """Return what a batch of training holds on average, or None if no case is annotated.
 
     As batches are drawn here: every annotated case equally often, every patch holds an annotated
-    voxel at a uniform place. A patch that covers c of n slices, k of them annotated, so crosses
-    1 + (c - 1) (k - 1) / (n - 1) annotated slices on average (exact if the slices were chosen at
-    random). Resampling keeps the share of annotated slices, and each of them where there are fewer
-    slices afterwards. Exact for completely annotated slices across one axis and for dense cases; a
-    lower bound for scribbles, whose voxels lie closer together than chance.
+    voxel at a uniform place. A patch that covers c slices so crosses 1 + (c - 1) q annotated slices
+    on average, with q from `chance_of_another`. Exact for completely annotated slices across one
+    axis and for dense cases; a lower bound for scribbles, whose voxels lie closer together than
+    chance.
 
     Args:
         configuration: Patch, batch and grid.
@@ -213,11 +226,12 @@ def _expected_patch(
     num_slices = case.shape[transpose_forward[0]]
     grid = (float(num_slices), *median_shape) if len(median_shape) == 2 else tuple(median_shape)
     covered = [min(edge, size) for edge, size in zip(patch, grid, strict=True)]
-    size, annotated = grid[axis], case.annotated_slices[file_axis]
-    kept = max(annotated / case.shape[file_axis] * size, min(annotated, size))
-    slices = 1.0
-    if size > 1:
-        slices += (covered[axis] - 1) * max(0.0, kept - 1) / (size - 1)
+    chance = chance_of_another(
+        annotated_slices=case.annotated_slices[file_axis],
+        num_slices=case.shape[file_axis],
+        grid_slices=grid[axis],
+    )
+    slices = 1 + (covered[axis] - 1) * chance
     in_plane = prod(edge for position, edge in enumerate(covered) if position != axis)
     return slices, slices * in_plane * _filled(case, file_axis)
 

@@ -218,13 +218,13 @@ def _batch_rule(network: NetworkReasons, plan: Plan) -> str:
     share = plan.reasons.rules.max_dataset_share
     if batch.rule == "memory":
         return "that many fill the memory."
-    limit = (
-        f"{batch.dataset_limit} make up {share:.0%} of the voxels of all "
-        f"{plan.reasons.num_cases} cases, which a batch may not exceed"
-    )
+    limit = f"{share:.0%} of the voxels of all {plan.reasons.num_cases} cases"
     if batch.rule == "dataset":
-        return f"{limit}; memory would hold {batch.fitting}."
-    return f"the smallest allowed; memory would hold {batch.fitting}, and {limit}."
+        return f"more would exceed {limit}; memory would hold {batch.fitting}."
+    return (
+        f"the smallest there is; {limit} would be {batch.dataset_limit} patches, memory would hold "
+        f"{batch.fitting}."
+    )
 
 
 def network_sentence(configuration: Configuration, plan: Plan) -> str:

@@ -167,13 +167,16 @@ def _configuration_warnings(configuration: Configuration, plan: Plan) -> list[st
             f"{name}: a patch has only {covered:.0%} of the voxels of the median image; what is "
             "told apart by its place in the body may be confused."
         )
-    network = None if reasons is None else reasons.networks.get(name)
+    network = None
+    if reasons is not None and name not in {**(reasons.times or {}), **(reasons.slabs or {})}:
+        network = reasons.networks.get(name)
     if network is not None and network.batch.rule != "memory":
         found.append(
-            f"{name}: the dataset is so small that a batch of {configuration.batch_size} is its "
-            f"limit where memory holds {network.batch.fitting}."
+            f"{name}: the batch of {configuration.batch_size} is at the limit that a small dataset "
+            f"sets; memory would hold {network.batch.fitting}."
             if network.batch.rule == "dataset"
-            else f"{name}: the batch is at its lower limit of {network.batch.batch_size}."
+            else f"{name}: the batch of {configuration.batch_size} is the smallest there is, and "
+            "more than a small dataset should give."
         )
     return found
 

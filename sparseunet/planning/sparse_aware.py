@@ -1,15 +1,15 @@
 """Patches and batches for sparsely annotated slices.
 
-The rule: where less than a tenth of the slices is annotated, a patch gets only as many slices as a
-tenth of them is annotated on average, and the batch takes the memory that this sets free.
+The rule: a 3D patch gets only as many slices as a tenth of them is annotated on average, and the
+batch takes the memory that this sets free.
 
 Why a tenth: with a tenth of the slices annotated 3D networks learned in all tasks of Z25, with a
-twentieth they did not (§4.1.2), and §6 asks for a minimum of annotated slices per volume. Why the
-depth: a batch of V voxels in patches of D slices holds V (ρ + (1 - ρ) / D) annotated voxels at
-density ρ, because every patch is sure to hold one annotated slice and the others are annotated with
-probability ρ. More and shallower patches so hold more annotation at the same cost. The depth where
-ρ + (1 - ρ) / D is a tenth is never below ten slices, so that a network still sees a neighbourhood,
-and without bound as ρ reaches a tenth, so that nothing jumps.
+twentieth one did not (§4.1.2), and §6 asks for a minimum of annotated slices per volume. Why the
+depth: every patch is sure to hold one annotated slice, and each of its other slices is annotated
+with a chance q (about the density). So a share q + (1 - q) / D of a patch of D slices is annotated:
+many shallow patches hold more annotation than a few deep ones at the same cost. The depth at which
+that share is a tenth is never below ten slices, so that a network still sees a neighbourhood, and
+grows without bound as q reaches a tenth, so that nothing jumps.
 """
 
 from collections.abc import Sequence
@@ -18,25 +18,29 @@ from math import floor, prod
 
 from sparseunet.data.density import LabelDensity
 from sparseunet.errors import RequestError
-from sparseunet.planning.label_density import ENOUGH_DENSITY_3D, summarise_label_density
+from sparseunet.planning.label_density import (
+    ENOUGH_DENSITY_3D,
+    chance_of_another,
+    summarise_label_density,
+)
 from sparseunet.planning.memory import Candidate, choose_batch_size, count_feature_map_elements
 from sparseunet.planning.overrides import with_planned_patch
 from sparseunet.planning.plan import Configuration, Plan
 from sparseunet.planning.reasons import PlanReasons, SlabReasons
 
 
-def deepest_patch(density: float) -> int | None:
+def deepest_patch(chance: float) -> int | None:
     """Return the most slices a patch may have so that a tenth of it is annotated on average.
 
     Args:
-        density: Share of annotated slices, in (0, 1].
+        chance: That another slice is annotated too, given one that is, in [0, 1].
 
     Returns:
-        At least 10; None for no limit, from a density of a tenth on.
+        At least 10; None for no limit, from a chance of a tenth on.
     """
-    if density >= ENOUGH_DENSITY_3D:
+    if chance >= ENOUGH_DENSITY_3D:
         return None
-    return floor((1 - density) / (ENOUGH_DENSITY_3D - density) + 1e-9)
+    return floor((1 - chance) / (ENOUGH_DENSITY_3D - chance) + 1e-9)
 
 
 def adapt_to_sparse_labels(plan: Plan, cases: Sequence[LabelDensity]) -> Plan:
@@ -57,16 +61,19 @@ def adapt_to_sparse_labels(plan: Plan, cases: Sequence[LabelDensity]) -> Plan:
         raise RequestError(
             f"{plan.dataset_name}: --sparse-aware needs annotated cases; none has any annotation."
         )
-    limit = deepest_patch(summary.density)
     slabs: dict[str, SlabReasons] = {}
     configurations = dict(plan.configurations)
     axis = list(plan.transpose_forward).index(summary.axis)
     for name, configuration in plan.configurations.items():
-        if (
-            configuration.dimensions == 2
-            or limit is None
-            or configuration.patch_size[axis] <= limit
-        ):
+        if configuration.dimensions == 2:
+            continue
+        chance = chance_of_another(
+            annotated_slices=summary.annotated_slices,
+            num_slices=summary.num_slices,
+            grid_slices=configuration.median_shape[axis],
+        )
+        limit = deepest_patch(chance)
+        if limit is None or configuration.patch_size[axis] <= limit:
             continue
         slab = _slab(configuration, axis=axis, max_depth=limit, reasons=plan.reasons)
         if slab is not None:
