@@ -46,7 +46,9 @@ def fit_plan_to_time(
             budget_s=60 * minutes,
         )
         configurations[name] = fitted.configuration
-        times[name] = _reasons(configuration, fitted, device, DTYPE_NAMES[hardware.dtype], minutes)
+        times[name] = _reasons(
+            configuration, fitted, str(found), DTYPE_NAMES[hardware.dtype], minutes
+        )
     for name, configuration in plan.configurations.items():
         full = configurations.get("3d_fullres")
         if configuration.previous_stage is not None and full is not None:

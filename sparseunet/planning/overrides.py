@@ -10,7 +10,9 @@ from sparseunet.planning.topology import choose_topology
 
 _FEATURES_CAP = {2: 512, 3: 320}
 _MIN_TRAINABLE_EDGE = 32
-"""An axis is not cut below this many voxels to save time: the network would see no context."""
+_MIN_TRAINABLE_SHARE = 0.5
+"""To save time an axis is cut neither below this many voxels nor below this share of what was
+planned: halves are the smallest patches that are known to train well (`experiments.md`)."""
 
 
 def with_base_features(configuration: Configuration, base_features: int) -> Configuration:
@@ -96,16 +98,17 @@ def smaller_patches(configuration: Configuration) -> Iterator[Configuration]:
     """Yield the configuration on ever smaller patches, each with the planner's network for it.
 
     Each step shortens the axis that covers the largest part of the median image by what its pooling
-    needs, as planning does to fit memory (nnU-Net 2.8.1). No axis is cut below 32 voxels, and one
-    that is planned shorter stays as it is; the sequence ends when nothing is left to cut.
+    needs, as planning does to fit memory (nnU-Net 2.8.1). No axis is cut below half its size in
+    `configuration`, nor below 32 voxels; the sequence ends when nothing is left to cut.
     """
+    lowest = [
+        max(_MIN_TRAINABLE_EDGE, _MIN_TRAINABLE_SHARE * edge) for edge in configuration.patch_size
+    ]
     while True:
         patch, shape = configuration.patch_size, configuration.median_shape
         divisors = [math.prod(axis) for axis in zip(*configuration.network.strides, strict=True)]
         open_axes = [
-            axis
-            for axis, divisor in enumerate(divisors)
-            if patch[axis] - divisor >= _MIN_TRAINABLE_EDGE
+            axis for axis, divisor in enumerate(divisors) if patch[axis] - divisor >= lowest[axis]
         ]
         if not open_axes:
             return

@@ -108,7 +108,9 @@ def label_sentences(report: PlanReport) -> list[str]:
     summary = report.density
     if summary is None or report.recommendation is None:
         return [NO_DENSITY]
-    if summary.is_dense and summary.num_annotated_cases:
+    if not summary.num_annotated_cases:
+        found = f"None of {summary.num_cases} cases has any annotation."
+    elif summary.is_dense:
         found = f"{summary.num_annotated_cases} of {summary.num_cases} cases are densely annotated."
     else:
         found = (

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -56,10 +56,10 @@ def fit_into_budget(
     The widest network (at most the planned one) that gets 1000 steps with a batch of two is taken.
     If not even the narrowest does, its patch is cut as planning cuts patches (`smaller_patches`),
     with the planner's network for the smaller patch, until it does: a step takes time in
-    proportion to the feature maps, and what is chosen so is measured. If the smallest patch does
-    not get 1000 steps either, it gets fewer. The batch grows, up to the planned one, once there is
-    time for 5000 steps. Widths are measured from the narrowest up, one step to warm up and two to
-    time; that time belongs to the budget.
+    proportion to the feature maps, and what is chosen so is measured. If the smallest patch, half
+    of the planned one along each axis, does not get 1000 steps either, it gets fewer. The batch
+    grows, up to the planned one, once there is time for 5000 steps. Widths are measured from the
+    narrowest up, one step to warm up and two to time; that time belongs to the budget.
 
     Raises:
         RequestError: Not even ten steps fit.
@@ -83,11 +83,14 @@ def fit_into_budget(
 
     enough_s = budget_s * _USABLE / (_MIN_STEPS * batch_size)
     chosen, patch_s = _widest(configuration, measure, enough_s)
+    smaller_ones = smaller_patches(chosen)
     for _ in range(_PATCH_TRIALS):
         enough_s = usable_s() / (_MIN_STEPS * batch_size)
         if patch_s <= enough_s:
             break
-        smaller = _shrink(chosen, labels.num_outputs, factor=enough_s / patch_s)
+        smaller = _first_as_cheap(
+            smaller_ones, chosen, labels.num_outputs, factor=enough_s / patch_s
+        )
         if smaller is None:
             break
         chosen, patch_s = smaller, measure(smaller)
@@ -124,21 +127,25 @@ def _widest(
     return chosen, patch_s
 
 
-def _shrink(
-    configuration: Configuration, num_outputs: int, *, factor: float
+def _first_as_cheap(
+    smaller_ones: Iterator[Configuration],
+    configuration: Configuration,
+    num_outputs: int,
+    *,
+    factor: float,
 ) -> Configuration | None:
-    """Return the largest patch that costs at most `factor` of this one, else the smallest."""
+    """Return the first that costs at most `factor` of `configuration`, else the last; or None."""
 
     def cost(candidate: Configuration) -> int:
         return count_feature_map_elements(
             candidate.network, candidate.patch_size, num_outputs=num_outputs
         )
 
-    smallest = None
-    for smallest in smaller_patches(configuration):
-        if cost(smallest) <= factor * cost(configuration):
+    smaller = None
+    for smaller in smaller_ones:
+        if cost(smaller) <= factor * cost(configuration):
             break
-    return smallest
+    return smaller
 
 
 def _measure_step(

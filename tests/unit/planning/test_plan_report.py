@@ -148,6 +148,21 @@ def test_a_patch_that_covers_little_without_a_cascade_is_warned_of():
     assert _warned(report, "has only")
 
 
+def test_only_the_axes_that_are_resampled_count_for_rare_spacings():
+    shapes = ((1, 200, 160),) * 40
+    plain = ((999.0, 1.0, 1.0),) * 39
+    for odd, expected in (((1.0, 1.0, 1.0), False), ((999.0, 1.0, 2.0), True)):
+        fingerprint = _fingerprint(spacings_mm=(*plain, odd), shapes_after_crop=shapes)
+        assert _warned(_report(fingerprint), "Rare spacing") == expected
+
+
+def test_without_any_annotation_nothing_is_recommended():
+    empty = replace(_density(0), annotated_voxels=0, annotated_slices=(0, 0, 0), class_voxels={})
+    found, advice = label_sentences(_report(densities=[empty] * 40))
+    assert found == "None of 40 cases has any annotation."
+    assert "No case is annotated yet" in advice
+
+
 def test_without_label_density_the_report_says_so():
     report = _report()
     assert report.recommendation is None

@@ -71,14 +71,19 @@ def test_ever_smaller_patches_fit_their_networks_and_keep_some_context(axes, pla
         assert len(item.network.decoder_depths) == stages - 1
         assert item.network.features_per_stage[0] == features
         for edge, first in zip(item.patch_size, planned.patch_size, strict=True):
-            assert edge >= min(32, first)
+            assert edge >= min(first, max(32, first / 2))
 
 
 def test_a_short_axis_stays_while_the_others_are_cut():
     planned = _configuration((10.0, 1.5, 1.5), (10, 256, 224))
     smallest = [*smaller_patches(planned)][-1]
-    assert smallest.patch_size[0] == planned.patch_size[0]
-    assert smallest.patch_size[1:] == (32, 32)
+    assert planned.patch_size == (10, 256, 224)
+    assert smallest.patch_size == (10, 128, 128)
+
+
+def test_the_network_gets_shallower_with_its_patch():
+    planned = _configuration((1.0, 1.0), (512, 512))
+    smallest = [*smaller_patches(planned)][-1]
     assert len(smallest.network.strides) < len(planned.network.strides)
 
 
