@@ -9,6 +9,7 @@ from sparseunet.errors import RequestError
 DATASET_JSON = "dataset.json"
 ANNOTATION_JSON = "annotation.json"
 FINGERPRINT_JSON = "dataset_fingerprint.json"
+LABEL_DENSITY_JSON = "label_density.json"
 SPLITS_JSON = "splits_final.json"
 RUN_JSON = "run.json"
 LOG_JSONL = "log.jsonl"
@@ -91,6 +92,10 @@ class Workspace:
         """Return the path of a plans file."""
         return self.preprocessed_dataset(dataset_name) / f"{plans_name}.json"
 
+    def label_density_file(self, dataset_name: str) -> Path:
+        """Return the path of the counts of what is annotated."""
+        return self.preprocessed_dataset(dataset_name) / LABEL_DENSITY_JSON
+
     def results_dataset(self, dataset_name: str) -> Path:
         """Return the folder of all runs on a dataset."""
         return self.results / dataset_name
@@ -98,6 +103,11 @@ class Workspace:
     def run_folder(self, dataset_name: str, configuration: str, run_id: str) -> Path:
         """Return the folder of one run, which holds `fold_0` ... or `fold_all`."""
         return self.results_dataset(dataset_name) / configuration / run_id
+
+
+def plan_report_file(plans_file: Path) -> Path:
+    """Return the path of the report beside a plans file, `PLANSNAME_report.md`."""
+    return plans_file.with_name(f"{plans_file.stem}_report.md")
 
 
 def fold_folder(run_folder: Path, fold: int | str) -> Path:

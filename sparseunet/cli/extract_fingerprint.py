@@ -43,8 +43,8 @@ def examine(
 ) -> "Examination":
     """Check and measure a raw dataset, print what was found, and keep it in the workspace.
 
-    Of a dataset that is accepted, `dataset_fingerprint.json` and a copy of `dataset.json` are
-    written to the preprocessed dataset.
+    Of a dataset that is accepted, `dataset_fingerprint.json`, `label_density.json` and a copy of
+    `dataset.json` are written to the preprocessed dataset.
 
     Args:
         workspace: Where to store it.
@@ -53,6 +53,7 @@ def examine(
         redo: Look at every case again, even at those that have not changed.
     """
     from sparseunet.artifacts import write_json
+    from sparseunet.data.density import write_label_densities
     from sparseunet.fingerprint.extract import examine_dataset
     from sparseunet.fingerprint.fingerprint import fingerprint_to_json
 
@@ -65,6 +66,11 @@ def examine(
         content = fingerprint_to_json(examination.fingerprint, data_hash=examination.data_hash)
         write_json(target / DATASET_JSON, examination.dataset.description)
         write_json(target / FINGERPRINT_JSON, content)
+        write_label_densities(
+            workspace.label_density_file(folder.name),
+            examination.densities,
+            data_hash=examination.data_hash,
+        )
         print(describe_fingerprint(examination.fingerprint))
     return examination
 

@@ -1,26 +1,23 @@
 """Derive the plans of all networks from a dataset's fingerprint.
 
 Either for a dataset of the workspace (-d), or from files alone (--fingerprint, --dataset-json, -o).
+Beside the plans file lies a report, PLANSNAME_report.md: why each number is what it is, what a
+batch holds, whether the labels speak for 2D or 3D, and what to watch out for.
 """
 
 import argparse
-import logging
-from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparseunet.cli.environment import resolve_workspace
+from sparseunet.cli.plan_making import PlanOptions, make, move
 from sparseunet.errors import RequestError
-from sparseunet.workspace import FINGERPRINT_JSON, Workspace
+from sparseunet.workspace import Workspace
 
 if TYPE_CHECKING:
     from sparseunet.data.dataset import Dataset
     from sparseunet.fingerprint.fingerprint import Fingerprint
-    from sparseunet.planning.make_plan import PlannerName
     from sparseunet.planning.plan import Configuration, Plan
-
-logger = logging.getLogger(__name__)
 
 _PLANNERS = ("default", "ResEncM", "ResEncL", "ResEncXL")
 
@@ -68,6 +65,32 @@ def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="name of the plans file in place of the planner's own",
     )
+    parser.add_argument(
+        "--sparse-aware",
+        action="store_true",
+        help="3D: shallower patches and larger batches where under a tenth of the slices is "
+        "annotated; name the plans as well",
+    )
+    machine = parser.add_argument_group("for this machine")
+    machine.add_argument(
+        "--time-budget",
+        type=float,
+        metavar="MINUTES",
+        help="measure this machine and choose network, patch, batch and iterations so that each "
+        "training ends in time; name the plans as well",
+    )
+    machine.add_argument(
+        "-device", "--device", help="what to measure: auto, cpu, cuda, cuda:1 or mps (default auto)"
+    )
+    moved = parser.add_argument_group("the plans of another dataset, for fine-tuning")
+    moved.add_argument(
+        "--plans-from",
+        metavar="ID",
+        help="take the plans of this dataset in place of planning; name the plans as well",
+    )
+    moved.add_argument(
+        "--source-plans", metavar="NAME", help="which of its plans (default: the planner's)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -90,24 +113,53 @@ def run(arguments: argparse.Namespace) -> int:
             + (", ".join(_given(arguments)) or "neither")
             + ")."
         )
-    print(describe_plan(_plan_files(arguments, options)))
+    print(describe_plan(_plan_files(arguments, **options)))
     print(arguments.output)
     return 0
 
 
 def planner_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Turn the options of `add_planner_arguments` into arguments of `plan_dataset`."""
-    changed = arguments.gpu_memory_target, arguments.overwrite_target_spacing
-    if any(changed) and arguments.overwrite_plans_name is None:
-        raise RequestError(
-            "Another memory or target spacing makes other plans than the planner's name stands "
-            "for; give them a name with --overwrite-plans-name."
+    """Turn the options of `add_planner_arguments` into arguments of `plan_dataset`.
+
+    Raises:
+        RequestError: Lists every combination that means nothing.
+    """
+    changed = {
+        "--gpu-memory-target": arguments.gpu_memory_target,
+        "--overwrite-target-spacing": arguments.overwrite_target_spacing,
+        "--sparse-aware": arguments.sparse_aware,
+        "--time-budget": arguments.time_budget,
+        "--plans-from": arguments.plans_from,
+    }
+    given = [flag for flag, value in changed.items() if value not in (None, False)]
+    problems = []
+    if given and arguments.overwrite_plans_name is None:
+        problems.append(
+            f"{', '.join(given)} makes other plans than the planner's name stands for; give them a "
+            "name with --overwrite-plans-name."
         )
+    if arguments.plans_from is not None and len(given) > 1:
+        problems.append(f"--plans-from takes plans as they are; leave out {', '.join(given[:-1])}.")
+    if arguments.source_plans is not None and arguments.plans_from is None:
+        problems.append("--source-plans names plans of the dataset that --plans-from gives.")
+    if arguments.device is not None and arguments.time_budget is None:
+        problems.append("--device is what --time-budget measures; give the minutes as well.")
+    if arguments.time_budget is not None and not arguments.time_budget > 0:
+        problems.append(f"--time-budget must be positive, found {arguments.time_budget}.")
+    if problems:
+        raise RequestError("\n".join(problems))
     return {
-        "planner": arguments.planner,
-        "gpu_memory_gb": arguments.gpu_memory_target,
-        "target_spacing_mm": arguments.overwrite_target_spacing,
-        "plans_name": arguments.overwrite_plans_name,
+        "options": PlanOptions(
+            planner=arguments.planner,
+            gpu_memory_gb=arguments.gpu_memory_target,
+            target_spacing_mm=arguments.overwrite_target_spacing,
+            plans_name=arguments.overwrite_plans_name,
+            sparse_aware=arguments.sparse_aware,
+            time_budget_min=arguments.time_budget,
+            device=arguments.device or "auto",
+            plans_from=arguments.plans_from,
+            source_plans=arguments.source_plans,
+        )
     }
 
 
@@ -115,51 +167,61 @@ def plan_dataset(
     workspace: Workspace,
     dataset: "Dataset",
     *,
-    planner: "PlannerName" = "default",
+    options: PlanOptions | None = None,
     fingerprint: "Fingerprint | None" = None,
-    target_spacing_mm: Sequence[float] | None = None,
-    gpu_memory_gb: float | None = None,
-    plans_name: str | None = None,
 ) -> "Plan":
-    """Plan a dataset and write its plans file.
+    """Plan a dataset, write its plans file and, beside it, the report; print what labels allow.
 
     Configurations that a person added to an existing plans file are kept, those of the planner are
-    replaced.
+    replaced. What is annotated is read from `label_density.json` if that is there.
 
     Args:
         workspace: Where the fingerprint lies and the plans go.
         dataset: What is planned for.
-        planner: See `make_plan`, like the last three.
+        options: What a person chose; None for the defaults.
         fingerprint: The dataset's; None reads the stored one.
-        target_spacing_mm: Along the file's (z, y, x).
-        gpu_memory_gb: In place of the planner's own.
-        plans_name: In place of the planner's own.
 
     Raises:
-        RequestError: There is no fingerprint, or it is of another number of cases.
+        RequestError: There is no fingerprint, it is of another number of cases, plans of another
+            dataset do not fit, or what is annotated is not known though it is asked for.
     """
-    from sparseunet.planning.make_plan import make_plan
-
-    if fingerprint is None:
-        fingerprint = _read_fingerprint(workspace, dataset)
-    plan = make_plan(
-        fingerprint,
-        dataset_json=dataset.description,
-        dataset_name=dataset.name,
-        planner=planner,
-        target_spacing_mm=target_spacing_mm,
-        gpu_memory_gb=gpu_memory_gb,
-        plans_name=plans_name,
+    from sparseunet.cli.plan_files import (
+        read_densities,
+        read_fingerprint,
+        stored_fingerprint,
+        write_plan,
+        write_report,
     )
-    return _write_plan(workspace.plans_file(dataset.name, plan.plans_name), plan, fingerprint)
+
+    options = options or PlanOptions()
+    densities = read_densities(workspace, dataset)
+    if options.plans_from is not None:
+        fingerprint = fingerprint or stored_fingerprint(workspace, dataset)
+        plan = move(workspace, dataset, options, fingerprint)
+        path = workspace.plans_file(dataset.name, plan.plans_name)
+    else:
+        if fingerprint is None:
+            fingerprint = read_fingerprint(workspace, dataset)
+        made = make(fingerprint, dataset.description, dataset.name, options, densities)
+        path = workspace.plans_file(dataset.name, made.plans_name)
+        plan = write_plan(path, made, fingerprint)
+    write_report(
+        path,
+        plan,
+        dataset_json=dataset.description,
+        fingerprint=fingerprint,
+        densities=densities,
+    )
+    return plan
 
 
 def describe_plan(plan: "Plan") -> str:
-    """Return the plan as a table for a person, with the reason for each configuration."""
+    """Return the plan as a table for a person, and below it the rules that made it, if known."""
+    from sparseunet.planning import plan_sentences as say
+
     first = next(iter(plan.configurations.values()))
     masked = "" if not any(first.use_mask_for_norm) else ", inside the nonzero mask only"
-    order = ("z", "y", "x")
-    axes = ", ".join(order[axis] for axis in plan.transpose_forward)
+    axes = ", ".join(say.AXES[axis] for axis in plan.transpose_forward)
     lines = [
         f"{plan.dataset_name}: {plan.plans_name} (planner {plan.planner})",
         f"  normalization {', '.join(first.normalization)}{masked}; axes of the plan: {axes}",
@@ -168,60 +230,62 @@ def describe_plan(plan: "Plan") -> str:
     head = ("configuration", "spacing mm", "median shape", "patch", "batch", "stages", "features")
     rows = [head, *(_row(configuration) for configuration in plan.configurations.values())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    reasons = ["why", *(_reason(item, plan) for item in plan.configurations.values())]
-    for row, reason in zip(rows, reasons, strict=True):
-        cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append(f"  {cells}  {reason}")
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append(f"  {'  '.join(cells)}".rstrip())
+    lines.append("")
+    if plan.reasons is not None:
+        lines.append("  " + say.spacing_sentence(plan.reasons))
+        lines.append("  " + say.low_resolution_sentence(plan.reasons))
+    for name, configuration in plan.configurations.items():
+        if configuration.previous_stage is not None:
+            lines.append(f"  {name}: refines the result of {configuration.previous_stage}.")
+            continue
+        why = [say.patch_sentence(configuration, plan), say.batch_sentence(configuration, plan)]
+        if name == "3d_lowres":
+            why.insert(0, say.grid_sentence(configuration, plan))
+        lines.append(f"  {name}: {' '.join(why)}")
     return "\n".join(lines)
 
 
 def _row(configuration: "Configuration") -> tuple[str, ...]:
+    from sparseunet.planning.plan_sentences import times
+
     features = configuration.network.features_per_stage
     return (
         configuration.name,
-        _times(configuration.spacing_mm),
-        _times(configuration.median_shape),
-        _times(configuration.patch_size),
+        times(configuration.spacing_mm),
+        times(configuration.median_shape),
+        times(configuration.patch_size),
         str(configuration.batch_size),
         str(len(configuration.network.strides)),
         f"{features[0]}-{features[-1]}",
     )
 
 
-def _times(values: Sequence[float]) -> str:
-    return " x ".join(f"{value:.4g}" for value in values)
-
-
-def _reason(configuration: "Configuration", plan: "Plan") -> str:
-    if configuration.name == "3d_cascade_fullres":
-        return "refines the result of 3d_lowres with the network of 3d_fullres"
-    edges = zip(configuration.patch_size, configuration.median_shape, strict=True)
-    share = prod(min(1.0, edge / size) for edge, size in edges)
-    thing = "slice" if configuration.dimensions == 2 else "image"
-    if share >= 1:
-        seen = f"the patch holds a whole median {thing}"
-    else:
-        seen = f"the largest patch that fits in memory holds {share:.0%} of the median {thing}"
-    if configuration.name == "3d_lowres":
-        full = plan.configurations["3d_fullres"]
-        coarser = configuration.spacing_mm[-1] / full.spacing_mm[-1]
-        return f"{coarser:.2g} times coarser in plane, so that {seen}"
-    return seen
-
-
-def _plan_files(arguments: argparse.Namespace, options: dict[str, Any]) -> "Plan":
+def _plan_files(arguments: argparse.Namespace, *, options: PlanOptions) -> "Plan":
     from sparseunet.artifacts import read_json
+    from sparseunet.cli.plan_files import write_plan, write_report
     from sparseunet.fingerprint.fingerprint import fingerprint_from_json
-    from sparseunet.planning.make_plan import make_plan
 
+    if options.plans_from is not None:
+        raise RequestError("--plans-from needs a dataset of the workspace, given with -d.")
     content = read_json(arguments.fingerprint)
     fingerprint = fingerprint_from_json(content, source=str(arguments.fingerprint))
     dataset_json = read_json(arguments.dataset_json)
     if not isinstance(dataset_json, dict):
         raise RequestError(f"{arguments.dataset_json} must hold an object, e.g. {{...}}.")
     name = arguments.dataset_name or arguments.dataset_json.resolve().parent.name
-    plan = make_plan(fingerprint, dataset_json=dataset_json, dataset_name=name, **options)
-    return _write_plan(arguments.output, plan, fingerprint)
+    plan = make(fingerprint, dataset_json, name, options, None)
+    written = write_plan(arguments.output, plan, fingerprint)
+    write_report(
+        arguments.output,
+        written,
+        dataset_json=dataset_json,
+        fingerprint=fingerprint,
+        densities=None,
+    )
+    return written
 
 
 def _given(arguments: argparse.Namespace) -> list[str]:
@@ -232,58 +296,3 @@ def _given(arguments: argparse.Namespace) -> list[str]:
         "-o": arguments.output,
     }
     return [flag for flag, value in flags.items() if value]
-
-
-def _read_fingerprint(workspace: Workspace, dataset: "Dataset") -> "Fingerprint":
-    from sparseunet.artifacts import read_json
-    from sparseunet.fingerprint.fingerprint import fingerprint_from_json
-
-    path = workspace.preprocessed_dataset(dataset.name) / FINGERPRINT_JSON
-    if not path.is_file():
-        raise RequestError(
-            f"{path} does not exist; run sparseunet extract_fingerprint -d {dataset.name} first."
-        )
-    fingerprint = fingerprint_from_json(read_json(path), source=str(path))
-    if len(fingerprint.spacings_mm) != len(dataset.cases):
-        raise RequestError(
-            f"{path} is of {len(fingerprint.spacings_mm)} cases, the dataset has "
-            f"{len(dataset.cases)}; run sparseunet extract_fingerprint -d {dataset.name} again."
-        )
-    return fingerprint
-
-
-def _write_plan(path: Path, plan: "Plan", fingerprint: "Fingerprint") -> "Plan":
-    """Write the plans file and return what it now says."""
-    from sparseunet.artifacts import hash_content, read_json, write_json
-    from sparseunet.fingerprint.fingerprint import fingerprint_to_json
-    from sparseunet.planning.nnunet_plans import plan_from_nnunet, plan_to_nnunet
-
-    ours = {
-        "intensity_source": fingerprint.intensity_source,
-        "num_foreground_voxels": fingerprint.num_foreground_voxels,
-        "num_foreground_cases": fingerprint.num_foreground_cases,
-        "fingerprint_hash": hash_content(fingerprint_to_json(fingerprint)),
-    }
-    content = plan_to_nnunet(plan, sparseunet=ours)
-    before = read_json(path) if path.is_file() else {}
-    kept = _added_by_hand(before)
-    content["configurations"].update(kept)
-    written = plan_from_nnunet(content, source=str(path))
-    if kept:
-        logger.warning("%s: kept the configurations %s.", path, ", ".join(kept))
-    if before and hash_content(before) != hash_content(content):
-        logger.warning("%s: replaced; it held another plan.", path)
-    write_json(path, content)
-    return written
-
-
-def _added_by_hand(before: Any) -> dict[str, Any]:
-    """Return the configurations of a plans file that no planner makes."""
-    from sparseunet.planning.make_plan import PLANNED_CONFIGURATIONS
-
-    configurations = before.get("configurations", {}) if isinstance(before, dict) else {}
-    return {
-        name: configuration
-        for name, configuration in configurations.items()
-        if name not in PLANNED_CONFIGURATIONS
-    }

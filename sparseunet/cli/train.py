@@ -130,15 +130,15 @@ class _Request:
 
 
 def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
-    from sparseunet.planning.nnunet_plans import plan_from_nnunet
+    from sparseunet.planning.nnunet_plans import budgeted_iterations, plan_from_nnunet
     from sparseunet.preprocessing.store import CaseStore
     from sparseunet.training.record import run_id, run_identity
 
     dataset_name = workspace.dataset_name(arguments.dataset)
     folder = workspace.preprocessed_dataset(dataset_name)
-    plan = plan_from_nnunet(
-        _read_prepared(workspace.plans_file(dataset_name, arguments.plans), dataset_name)
-    )
+    plans_file = workspace.plans_file(dataset_name, arguments.plans)
+    content = _read_prepared(plans_file, dataset_name)
+    plan = plan_from_nnunet(content, source=str(plans_file))
     if arguments.configuration not in plan.configurations:
         raise RequestError(
             f"The plan of {dataset_name} has no configuration {arguments.configuration!r}; it has: "
@@ -148,7 +148,8 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
     store = CaseStore(folder / configuration.data_identifier)
     splits_file = folder / SPLITS_JSON
     split = _choose_split(splits_file, store.cases, arguments.fold, dataset_name)
-    config = _training_config(arguments, configuration)
+    planned_iterations = budgeted_iterations(content, arguments.configuration)
+    config = _training_config(arguments, configuration, planned_iterations=planned_iterations)
     identity = run_identity(
         config,
         configuration,
@@ -212,20 +213,24 @@ def _override(configuration: "Configuration", arguments: argparse.Namespace) -> 
 
 
 def _training_config(
-    arguments: argparse.Namespace, configuration: "Configuration"
+    arguments: argparse.Namespace,
+    configuration: "Configuration",
+    *,
+    planned_iterations: int | None,
 ) -> "TrainingConfig":
+    """Return the recipe; `planned_iterations` of a plan for a time hold where nothing is given."""
     from sparseunet.training.config import TrainingConfig
 
     if arguments.iterations is not None and arguments.epochs is not None:
         raise RequestError("Give --iterations or --epochs, not both: each sets the whole length.")
     if arguments.time_budget is not None and (arguments.iterations or arguments.epochs):
         raise RequestError("--time-budget chooses the iterations; leave --iterations/--epochs out.")
+    iterations = arguments.iterations
+    if iterations is None and arguments.epochs is None and arguments.time_budget is None:
+        iterations = planned_iterations
     per_epoch = arguments.iterations_per_epoch
     if per_epoch is None:
-        per_epoch = (
-            250 if arguments.iterations is None else max(1, min(250, arguments.iterations // 20))
-        )
-    iterations = arguments.iterations
+        per_epoch = 250 if iterations is None else max(1, min(250, iterations // 20))
     if iterations is None:
         iterations = (1000 if arguments.epochs is None else arguments.epochs) * per_epoch
     given = {} if arguments.learning_rate is None else {"learning_rate": arguments.learning_rate}

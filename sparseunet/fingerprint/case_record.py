@@ -11,6 +11,7 @@ import numpy as np
 
 from sparseunet.artifacts import atomic_path, parse, to_json
 from sparseunet.data.check import Findings
+from sparseunet.data.density import LabelDensity
 from sparseunet.errors import RequestError
 from sparseunet.fingerprint.measure import Measurement, Sample
 
@@ -26,7 +27,8 @@ class CaseRecord:
     """SHA-256 of the files and of what the dataset says about them; "" if a file is missing."""
     findings: Findings
     measurement: Measurement | None
-    """None for a case that cannot be used."""
+    """None for a case that cannot be used, like the density."""
+    density: LabelDensity | None
 
 
 def write_record(folder: Path, case_name: str, record: CaseRecord) -> None:
@@ -67,6 +69,7 @@ class _Plain:
     input_hash: str
     findings: Findings
     measurement: dict[str, Any] | None
+    density: LabelDensity | None
 
 
 def _without_values(record: CaseRecord) -> _Plain:
@@ -75,7 +78,12 @@ def _without_values(record: CaseRecord) -> _Plain:
         measurement = asdict(record.measurement)
         for sample in (*measurement["foreground"], *measurement["body"]):
             del sample["values"]
-    return _Plain(input_hash=record.input_hash, findings=record.findings, measurement=measurement)
+    return _Plain(
+        input_hash=record.input_hash,
+        findings=record.findings,
+        measurement=measurement,
+        density=record.density,
+    )
 
 
 def _with_values(plain: Any, arrays: dict[str, np.ndarray]) -> CaseRecord:
@@ -92,7 +100,10 @@ def _with_values(plain: Any, arrays: dict[str, np.ndarray]) -> CaseRecord:
             content[key] = tuple(content[key])
         measurement = Measurement(**content)
     return CaseRecord(
-        input_hash=checked.input_hash, findings=checked.findings, measurement=measurement
+        input_hash=checked.input_hash,
+        findings=checked.findings,
+        measurement=measurement,
+        density=checked.density,
     )
 
 

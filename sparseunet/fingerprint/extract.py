@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from sparseunet.artifacts import hash_content, hash_file
+from sparseunet.data.annotation import Annotation
 from sparseunet.data.check import examine_case, findings_of_dead, judge
 from sparseunet.data.check_report import CheckReport
 from sparseunet.data.dataset import Case, Dataset
-from sparseunet.data.labels import LabelSchema
+from sparseunet.data.density import LabelDensity, measure_label_density
 from sparseunet.data.load import Survey, survey_dataset
 from sparseunet.errors import DatasetError, RequestError, Severity
 from sparseunet.fingerprint.case_record import (
@@ -39,6 +38,8 @@ class Examination:
     dataset: Dataset | None
     """None if the dataset is rejected, like the rest."""
     fingerprint: Fingerprint | None
+    densities: tuple[LabelDensity, ...]
+    """How densely each case is annotated, in the order of the cases; empty if it is rejected."""
     data_hash: str
     """SHA-256 of everything the fingerprint depends on: description and content of all files."""
     num_unchanged: int
@@ -67,12 +68,15 @@ def examine_dataset(
     report = judge(survey, [record.findings for record, _ in examined])
     hashes = [record.input_hash for record, _ in examined]
     fingerprint = None
+    densities: tuple[LabelDensity, ...] = ()
     if report.accepted:
         fingerprint = _combine(survey, [record for record, _ in examined])
+        densities = tuple(record.density for record, _ in examined if record.density)
     return Examination(
         report=report,
         dataset=survey.to_dataset() if report.accepted else None,
         fingerprint=fingerprint,
+        densities=densities,
         data_hash=hash_content([survey.description, hashes]),
         num_unchanged=sum(is_known for _, is_known in examined),
     )
@@ -139,7 +143,9 @@ def _examine_cases(
 
 
 def _of_dead(case: Case, error: WorkerDiedError) -> CaseRecord:
-    return CaseRecord(input_hash="", findings=findings_of_dead(case, error), measurement=None)
+    return CaseRecord(
+        input_hash="", findings=findings_of_dead(case, error), measurement=None, density=None
+    )
 
 
 def _look_at(
@@ -151,25 +157,19 @@ def _look_at(
         if known is not None:
             return known, True
     findings, loaded = examine_case(case, survey)
-    measurement = None
+    measurement = density = None
     if findings.accepted and loaded.image is not None:
-        foreground_ZYX = _manual_foreground(loaded.labels_ZYX, survey.labels)
-        measurement = measure_case(loaded.image, foreground_ZYX)
-    record = CaseRecord(input_hash=input_hash, findings=findings, measurement=measurement)
+        annotation = None
+        if loaded.labels_ZYX is not None and survey.labels is not None:
+            annotation = Annotation.from_label_map(loaded.labels_ZYX, ignore=survey.labels.ignore)
+        measurement = measure_case(loaded.image, annotation)
+        density = measure_label_density(case.name, annotation, loaded.image.geometry)
+    record = CaseRecord(
+        input_hash=input_hash, findings=findings, measurement=measurement, density=density
+    )
     if records is not None and input_hash:
         write_record(records, case.name, record)
     return record, False
-
-
-def _manual_foreground(
-    labels_ZYX: np.ndarray | None, labels: LabelSchema | None
-) -> np.ndarray | None:
-    if labels_ZYX is None or labels is None:
-        return None
-    foreground_ZYX = labels_ZYX > 0
-    if labels.ignore is not None:
-        foreground_ZYX &= labels_ZYX != labels.ignore
-    return foreground_ZYX
 
 
 def _input_hash(case: Case, survey: Survey) -> str:

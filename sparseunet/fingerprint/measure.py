@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from sparseunet.data.annotation import Annotation, Source
 from sparseunet.data.image import Image
 from sparseunet.fingerprint.fingerprint import Fingerprint, IntensityProperties
 
@@ -48,7 +49,7 @@ class Measurement:
     """Nonzero voxels, one per channel; empty where there is enough foreground."""
 
 
-def measure_case(image: Image, foreground_ZYX: np.ndarray | None) -> Measurement:
+def measure_case(image: Image, annotation: Annotation | None) -> Measurement:
     """Measure the box of nonzero voxels and the intensities of a case.
 
     Of the foreground, mean, variance, minimum and maximum are exact; its distribution is kept at up
@@ -56,8 +57,12 @@ def measure_case(image: Image, foreground_ZYX: np.ndarray | None) -> Measurement
 
     Args:
         image: The case.
-        foreground_ZYX: bool, where a person labelled something; None without a label.
+        annotation: On the grid of the image; None without a label. Foreground is what a person
+            labelled as something other than background.
     """
+    foreground_ZYX = None
+    if annotation is not None:
+        foreground_ZYX = (annotation.source_ZYX == Source.MANUAL) & (annotation.labels_ZYX > 0)
     nonzero_ZYX = (image.voxels_CZYX != 0).any(axis=0)
     box = _bounding_box(nonzero_ZYX)
     # As in nnU-Net 2.8.1, what is annotated where every channel is 0 beyond the box is left out.

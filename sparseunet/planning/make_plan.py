@@ -17,6 +17,7 @@ from sparseunet.planning.memory import (
     shrinking_candidates,
 )
 from sparseunet.planning.plan import Configuration, Plan
+from sparseunet.planning.reasons import LowResolutionReasons, NetworkReasons, PlanReasons
 from sparseunet.planning.spacing import (
     choose_spacing,
     choose_transpose,
@@ -82,15 +83,15 @@ def make_plan(
     rules = PLANNERS[planner]
     if gpu_memory_gb is not None:
         rules = rules.with_memory(gpu_memory_gb)
-    if target_spacing_mm is None:
-        target_mm = choose_spacing(fingerprint.spacings_mm, fingerprint.shapes_after_crop)
-    else:
-        target_mm = np.asarray(target_spacing_mm, np.float64)
+    spacing = choose_spacing(
+        fingerprint.spacings_mm, fingerprint.shapes_after_crop, given_mm=target_spacing_mm
+    )
+    target_mm = np.asarray(spacing.target_mm)
     forward, backward = choose_transpose(target_mm)
     median_shape = median_resampled_shape(
         fingerprint.shapes_after_crop, fingerprint.spacings_mm, target_mm
     )
-    normalization = _normalization(dataset_json)
+    normalization = normalization_of(dataset_json)
     masked = fingerprint.median_relative_size_after_cropping < _MASKED_BELOW_RELATIVE_SIZE
     facts = _Facts(
         planner=rules,
@@ -102,6 +103,7 @@ def make_plan(
         shares_preprocessing=plans_name in (None, rules.plans_name) and target_spacing_mm is None,
     )
     order = list(forward)
+    made = _plan_networks(target_mm[order], median_shape[order], facts)
     original_mm = np.median(np.asarray(fingerprint.spacings_mm), axis=0)[order]
     original_shape = np.median(np.asarray(fingerprint.shapes_after_crop), axis=0)[order]
     return Plan(
@@ -110,11 +112,24 @@ def make_plan(
         planner=planner,
         original_median_spacing_mm=_triple(float(value) for value in original_mm),
         original_median_shape=_triple(round(float(value)) for value in original_shape),
-        image_reader_writer=_reader(dataset_json, fingerprint),
+        image_reader_writer=reader_of(
+            dataset_json, flat=all(shape[0] == 1 for shape in fingerprint.shapes_after_crop)
+        ),
         transpose_forward=forward,
         transpose_backward=backward,
         intensities=fingerprint.intensities,
-        configurations=_configurations(target_mm[order], median_shape[order], facts),
+        configurations=made.configurations,
+        reasons=PlanReasons(
+            rules=rules,
+            spacing=spacing,
+            relative_size=fingerprint.median_relative_size_after_cropping,
+            num_measured_cases=len(fingerprint.spacings_mm),
+            num_cases=facts.num_cases,
+            num_outputs=facts.num_outputs,
+            low_resolution=made.low_resolution,
+            networks={name: made.networks[name] for name in made.configurations},
+            left_out=made.left_out,
+        ),
     )
 
 
@@ -133,19 +148,34 @@ class _Facts:
     preprocessed folders serve all of them."""
 
 
-def _configurations(
-    spacing_mm: np.ndarray, median_shape: np.ndarray, facts: _Facts
-) -> dict[str, Configuration]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Networks:
+    """All configurations of a plan, and why."""
+
+    configurations: dict[str, Configuration]
+    networks: dict[str, NetworkReasons]
+    low_resolution: LowResolutionReasons | None
+    left_out: tuple[str, ...]
+
+
+def _plan_networks(spacing_mm: np.ndarray, median_shape: np.ndarray, facts: _Facts) -> _Networks:
     dataset_voxels = float(np.prod(median_shape) * facts.num_cases)
     spacing, shape = _floats(spacing_mm), _floats(median_shape)
     made: dict[str, Configuration] = {}
-    flat = _configuration("2d", spacing[1:], shape[1:], facts, dataset_voxels=dataset_voxels)
+    why: dict[str, NetworkReasons] = {}
+    cascade = None
+    flat, why["2d"] = _configuration(
+        "2d", spacing[1:], shape[1:], facts, dataset_voxels=dataset_voxels
+    )
     made["2d"] = replace(flat, batch_dice=True)
     if shape[0] != 1:
-        full = _configuration("3d_fullres", spacing, shape, facts, dataset_voxels=dataset_voxels)
-        low = _low_resolution(full, facts)
-        if low is not None:
+        full, why["3d_fullres"] = _configuration(
+            "3d_fullres", spacing, shape, facts, dataset_voxels=dataset_voxels
+        )
+        low, low_why, cascade = _low_resolution(full, facts)
+        if low is not None and low_why is not None:
             made["3d_lowres"] = replace(low, next_stage="3d_cascade_fullres")
+            why["3d_lowres"], why["3d_cascade_fullres"] = low_why, why["3d_fullres"]
             full = replace(full, batch_dice=True)
         made["3d_fullres"] = full
         if low is not None:
@@ -159,21 +189,25 @@ def _configurations(
             f"the target spacing {spacing} mm; expected at least one axis of 12, or two of 8, "
             "voxels in a slice. Check the spacing in the files, or give a finer target spacing."
         )
-    for name in made.keys() - usable.keys():
+    left_out = tuple(name for name in made if name not in usable)
+    for name in left_out:
         logger.warning("%s is left out: the images are too small to be pooled in it.", name)
-    return usable
+    return _Networks(configurations=usable, networks=why, low_resolution=cascade, left_out=left_out)
 
 
-def _low_resolution(full: Configuration, facts: _Facts) -> Configuration | None:
+def _low_resolution(
+    full: Configuration, facts: _Facts
+) -> tuple[Configuration | None, NetworkReasons | None, LowResolutionReasons]:
     """Coarsen until a patch holds a quarter of the median image; None if that is not far."""
     full_voxels = voxels = prod(full.median_shape)
-    low = None
+    low, why = None, None
     covered_voxels = prod(full.patch_size)
+    covered = covered_voxels / full_voxels
     grids = coarser_grids(full.spacing_mm, full.median_shape)
     while covered_voxels / voxels < _LOWRES_BELOW_COVERAGE:
         spacing_mm, shape = next(grids)
         voxels = float(np.prod(shape))
-        low = _configuration(
+        low, why = _configuration(
             "3d_lowres",
             _floats(spacing_mm),
             tuple(round(float(edge)) for edge in shape),
@@ -181,7 +215,12 @@ def _low_resolution(full: Configuration, facts: _Facts) -> Configuration | None:
             dataset_voxels=voxels * facts.num_cases,
         )
         covered_voxels = prod(low.patch_size)
-    return low if full_voxels / voxels >= _LOWRES_MIN_REDUCTION else None
+    reduction = full_voxels / voxels
+    outcome: Literal["made", "not_needed", "too_similar"] = "not_needed"
+    if low is not None:
+        outcome = "made" if reduction >= _LOWRES_MIN_REDUCTION else "too_similar"
+    reasons = LowResolutionReasons(outcome=outcome, covered=covered, reduction=reduction)
+    return (low, why, reasons) if outcome == "made" else (None, None, reasons)
 
 
 def _configuration(
@@ -191,15 +230,17 @@ def _configuration(
     facts: _Facts,
     *,
     dataset_voxels: float,
-) -> Configuration:
-    *_, fitting = shrinking_candidates(
+) -> tuple[Configuration, NetworkReasons]:
+    first, *more = shrinking_candidates(
         spacing_mm, median_shape, planner=facts.planner, num_outputs=facts.num_outputs
     )
+    fitting = more[-1] if more else first
+    batch = choose_batch_size(fitting, planner=facts.planner, dataset_voxels=dataset_voxels)
     shared = name in ("2d", "3d_fullres") and facts.shares_preprocessing
-    return Configuration(
+    configuration = Configuration(
         name=name,
         data_identifier=f"{_SHARED_PREPROCESSING if shared else facts.plans_name}_{name}",
-        batch_size=choose_batch_size(fitting, planner=facts.planner, dataset_voxels=dataset_voxels),
+        batch_size=batch.batch_size,
         patch_size=fitting.patch_size,
         median_shape=median_shape,
         spacing_mm=spacing_mm,
@@ -208,23 +249,30 @@ def _configuration(
         network=fitting.network,
         batch_dice=False,
     )
+    return configuration, NetworkReasons(
+        first_patch=first.patch_size,
+        num_cuts=len(more),
+        cost=fitting.cost,
+        max_cost=facts.planner.max_cost[len(median_shape)],
+        batch=batch,
+    )
 
 
-def _normalization(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
+def normalization_of(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return for each channel the key of its normalisation, by nnU-Net's rule (its name)."""
     names = dataset_json.get("channel_names", dataset_json.get("modality"))
     assert names is not None
     in_order = [names[key] for key in sorted(names, key=int)]
     return tuple(_NORMALIZATION_OF_CHANNEL.get(str(name).casefold(), "zscore") for name in in_order)
 
 
-def _reader(dataset_json: Mapping[str, Any], fingerprint: Fingerprint) -> str:
+def reader_of(dataset_json: Mapping[str, Any], *, flat: bool) -> str:
     """Return nnU-Net's name of the reader that suits the file ending."""
     wanted = dataset_json.get("overwrite_image_reader_writer")
     if wanted not in (None, "None"):
         return str(wanted)
     ending = str(dataset_json.get("file_ending", ".nii.gz")).lower()
     if ending == ".tif":
-        flat = all(shape[0] == 1 for shape in fingerprint.shapes_after_crop)
         return "NaturalImage2DIO" if flat else "Tiff3DIO"
     return _READERS.get(ending, "SimpleITKIO")
 

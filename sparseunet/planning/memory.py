@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Literal
 
 from sparseunet.planning.plan import NetworkPlan
 from sparseunet.planning.topology import Topology, choose_topology, initial_patch_size
@@ -142,13 +143,37 @@ def shrinking_candidates(
         topology = choose_topology(spacing_mm, smaller)
 
 
-def choose_batch_size(candidate: Candidate, *, planner: Planner, dataset_voxels: float) -> int:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchChoice:
+    """A batch size and what limited it."""
+
+    batch_size: int
+    rule: Literal["memory", "dataset", "minimum"]
+    """`memory`: more does not fit; `dataset`: more would be too large a share of a small dataset;
+    `minimum`: two samples, though one of the limits is lower."""
+    fitting: int
+    """Samples that fill the memory."""
+    dataset_limit: int
+    """Samples that make up the largest allowed share of the dataset's voxels."""
+
+
+def choose_batch_size(
+    candidate: Candidate, *, planner: Planner, dataset_voxels: float
+) -> BatchChoice:
     """Return how many samples fill the memory, at most a share of the dataset, at least two."""
     dimensions = len(candidate.patch_size)
     reference = planner.reference_cost[dimensions]
     fitting = round(reference / candidate.cost * _REFERENCE_BATCH[dimensions])
     share = round(dataset_voxels * planner.max_dataset_share / prod(candidate.patch_size))
-    return max(min(fitting, share), _MIN_BATCH)
+    rule: Literal["memory", "dataset", "minimum"] = "memory" if fitting <= share else "dataset"
+    if min(fitting, share) < _MIN_BATCH:
+        rule = "minimum"
+    return BatchChoice(
+        batch_size=max(min(fitting, share), _MIN_BATCH),
+        rule=rule,
+        fitting=fitting,
+        dataset_limit=share,
+    )
 
 
 def _network(topology: Topology, planner: Planner) -> NetworkPlan:

@@ -95,6 +95,28 @@ def plan_from_nnunet(content: Mapping[str, Any], *, source: str = "the plans fil
         raise RequestError(f"{source} cannot be used: {type(error).__name__}: {error}.") from None
 
 
+def budgeted_iterations(content: Mapping[str, Any], configuration_name: str) -> int | None:
+    """Return the number of steps that planning for a time chose, or None if it was not asked to.
+
+    Args:
+        content: Of a plans file.
+        configuration_name: E.g. `3d_fullres`.
+
+    Raises:
+        RequestError: The number in the file is none.
+    """
+    ours = content.get("sparseunet")
+    budget = ours.get("time_budget") if isinstance(ours, Mapping) else None
+    steps = budget.get("iterations") if isinstance(budget, Mapping) else None
+    found = steps.get(configuration_name) if isinstance(steps, Mapping) else None
+    if found is not None and (not isinstance(found, int) or found < 1):
+        raise RequestError(
+            f"The plans file gives {configuration_name} {found!r} iterations; expected a whole "
+            "number of at least 1. Plan again with --time-budget."
+        )
+    return found
+
+
 def _configuration_to_nnunet(configuration: Configuration, plan: Plan) -> dict[str, Any]:
     parent = _parent(configuration, plan)
     if parent is not None:

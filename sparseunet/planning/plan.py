@@ -1,9 +1,12 @@
 """What planning decides: one `Plan` per dataset, one `Configuration` per network."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from sparseunet.fingerprint.fingerprint import IntensityProperties
+
+if TYPE_CHECKING:
+    from sparseunet.planning.reasons import PlanReasons
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,3 +74,5 @@ class Plan:
     """One per channel."""
     configurations: dict[str, Configuration]
     """By name, in nnU-Net's order: `2d`, `3d_fullres`, ..."""
+    reasons: "PlanReasons | None" = field(default=None, compare=False, repr=False)
+    """Which rules fired; None for a plan that was read from a file. No part of what the plan is."""

@@ -1,8 +1,9 @@
-"""A network, batch and number of steps that this machine can train in a given time."""
+"""A network, patch, batch and number of steps that this machine can train in a given time."""
 
 import logging
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,8 @@ import torch
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
 from sparseunet.networks.build import build_network, num_input_channels
-from sparseunet.planning.overrides import with_base_features, with_batch_size
+from sparseunet.planning.memory import count_feature_map_elements
+from sparseunet.planning.overrides import smaller_patches, with_base_features, with_batch_size
 from sparseunet.planning.plan import Configuration
 from sparseunet.training.config import TrainingConfig
 from sparseunet.training.fit import Hardware, new_optimizer, train_step
@@ -24,6 +26,9 @@ _FEATURES = (8, 12, 16, 24, 32)
 _MIN_STEPS = 1000
 """A smaller network is better than fewer steps than this (below it, classes stay unlearnt)."""
 _STEPS_BEFORE_LARGER_BATCHES = 5000
+_MIN_BATCH = 2
+"""One patch anywhere and one that must hold a class: a batch of one has none of the second kind."""
+_PATCH_TRIALS = 3
 _USABLE = 0.85
 """Share of the budget that steps may take; the rest is for start, checkpoints and noise."""
 
@@ -48,44 +53,99 @@ def fit_into_budget(
 ) -> BudgetedTraining:
     """Choose network, batch and number of steps so that training ends in time.
 
-    The widest network (at most the planned one) that gets 1000 steps with batch 2 is taken, or
-    the narrowest with batch 1 if none does. The batch grows, up to the planned one, once there is
-    time for 5000 steps. Widths are measured from the narrowest up, one step to warm up and two to
-    time; that time belongs to the budget.
+    The widest network (at most the planned one) that gets 1000 steps with a batch of two is taken.
+    If not even the narrowest does, its patch is cut as planning cuts patches (`smaller_patches`),
+    with the planner's network for the smaller patch, until it does: a step takes time in
+    proportion to the feature maps, and what is chosen so is measured. If the smallest patch, half
+    of the planned one along each axis, does not get 1000 steps either, it gets fewer. The batch
+    grows, up to the planned one, once there is time for 5000 steps. Widths are measured from the
+    narrowest up, one step to warm up and two to time; that time belongs to the budget.
 
     Raises:
         RequestError: Not even ten steps fit.
     """
     start = time.perf_counter()
-    planned = configuration.network.features_per_stage[0]
-    batch_size = min(2, configuration.batch_size)
-    chosen, patch_s = configuration, math.inf
-    # From narrow to wide, so that measuring costs little where there is little time.
-    for width in sorted({*(width for width in _FEATURES if width < planned), planned}):
-        candidate = with_batch_size(with_base_features(configuration, width), batch_size)
-        candidate_s = _measure_step(candidate, labels, config, hardware) / batch_size
-        logger.info("%d base features: %.3f s per patch", width, candidate_s)
-        enough = budget_s * _USABLE / (candidate_s * batch_size) >= _MIN_STEPS
-        if enough or math.isinf(patch_s):
-            chosen, patch_s = candidate, candidate_s
-        if not enough:
+    batch_size = min(_MIN_BATCH, configuration.batch_size)
+
+    def measure(candidate: Configuration) -> float:
+        batch = with_batch_size(candidate, batch_size)
+        candidate_s = _measure_step(batch, labels, config, hardware) / batch_size
+        logger.info(
+            "%d base features, patch %s: %.3f s per patch",
+            candidate.network.features_per_stage[0],
+            candidate.patch_size,
+            candidate_s,
+        )
+        return candidate_s
+
+    def usable_s() -> float:
+        return budget_s * _USABLE - (time.perf_counter() - start)
+
+    enough_s = budget_s * _USABLE / (_MIN_STEPS * batch_size)
+    chosen, patch_s = _widest(configuration, measure, enough_s)
+    smaller_ones = smaller_patches(chosen)
+    for _ in range(_PATCH_TRIALS):
+        enough_s = usable_s() / (_MIN_STEPS * batch_size)
+        if patch_s <= enough_s:
             break
-    usable_s = budget_s * _USABLE - (time.perf_counter() - start)
-    if usable_s / (patch_s * batch_size) < _MIN_STEPS:
-        batch_size = 1  # steps teach more than patches per step while there are so few
-    affordable = int(usable_s / (_STEPS_BEFORE_LARGER_BATCHES * patch_s))
+        smaller = _first_as_cheap(
+            smaller_ones, chosen, labels.num_outputs, factor=enough_s / patch_s
+        )
+        if smaller is None:
+            break
+        chosen, patch_s = smaller, measure(smaller)
+    left_s = usable_s()
+    affordable = int(left_s / (_STEPS_BEFORE_LARGER_BATCHES * patch_s))
     batch_size = max(batch_size, min(configuration.batch_size, affordable))
     step_s = patch_s * batch_size
-    if usable_s / step_s < 10:
+    if left_s / step_s < 10:
         raise RequestError(
             f"A budget of {budget_s / 60:.1f} minutes is too short on this machine: a step of the "
-            f"narrowest network takes {step_s:.2f} s. Give more minutes."
+            f"narrowest network on the smallest patch takes {step_s:.2f} s. Give more minutes."
         )
     return BudgetedTraining(
         configuration=with_batch_size(chosen, batch_size),
-        iterations=int(usable_s / step_s),
+        iterations=int(left_s / step_s),
         step_s=step_s,
     )
+
+
+def _widest(
+    configuration: Configuration, measure: Callable[[Configuration], float], enough_s: float
+) -> tuple[Configuration, float]:
+    """Return the widest network that takes at most `enough_s` per patch, else the narrowest."""
+    planned = configuration.network.features_per_stage[0]
+    chosen, patch_s = configuration, math.inf
+    # From narrow to wide, so that measuring costs little where there is little time.
+    for width in sorted({*(width for width in _FEATURES if width < planned), planned}):
+        candidate = with_base_features(configuration, width)
+        candidate_s = measure(candidate)
+        if candidate_s <= enough_s or math.isinf(patch_s):
+            chosen, patch_s = candidate, candidate_s
+        if candidate_s > enough_s:
+            break
+    return chosen, patch_s
+
+
+def _first_as_cheap(
+    smaller_ones: Iterator[Configuration],
+    configuration: Configuration,
+    num_outputs: int,
+    *,
+    factor: float,
+) -> Configuration | None:
+    """Return the first that costs at most `factor` of `configuration`, else the last; or None."""
+
+    def cost(candidate: Configuration) -> int:
+        return count_feature_map_elements(
+            candidate.network, candidate.patch_size, num_outputs=num_outputs
+        )
+
+    smaller = None
+    for smaller in smaller_ones:
+        if cost(smaller) <= factor * cost(configuration):
+            break
+    return smaller
 
 
 def _measure_step(

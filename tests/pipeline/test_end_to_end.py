@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparseunet.artifacts import read_json
+from sparseunet.artifacts import read_json, write_json
 from sparseunet.cli.main import main
 from sparseunet.data.io import read_geometry, read_label_map
 from sparseunet.data.synthetic import make_dataset
@@ -81,6 +81,20 @@ def test_a_numbered_fold_is_validated_on_its_own_cases(workspace):
     log = [json.loads(line) for line in (fold / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == 4
     assert np.isfinite(log[-1]["val_loss"])
+
+
+def test_plans_made_for_a_time_say_how_long_to_train(workspace):
+    prepared = workspace / "preprocessed" / "Dataset001_Shapes"
+    content = read_json(prepared / "nnUNetPlans.json")
+    content["plans_name"] = "laptop"
+    content["sparseunet"]["time_budget"] = {"iterations": {"3d_fullres": 3}}
+    write_json(prepared / "laptop.json", content)
+    for name, words, steps in (("as_planned", (), 3), ("otherwise", ("--iterations", "2"), 2)):
+        train(workspace, "1", "3d_fullres", "all", "-p", "laptop", "--run", name, *words)
+        (folder,) = (run for run in runs(workspace, "Dataset001_Shapes", "3d_fullres")
+                     if run.name == name)  # fmt: skip
+        log = (folder / "fold_all" / "log.jsonl").read_text().splitlines()
+        assert json.loads(log[-1])["step"] == steps
 
 
 def test_a_run_name_is_not_reused_for_another_recipe(workspace, capsys):

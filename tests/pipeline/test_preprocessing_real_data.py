@@ -245,9 +245,11 @@ def test_plan_and_preprocess_makes_everything_training_needs(workspace, capsys):
         "dataset_fingerprint.json",
         "examined",
         "gt_segmentations",
+        "label_density.json",
         "nnUNetPlans.json",
         "nnUNetPlans_2d",
         "nnUNetPlans_3d_fullres",
+        "nnUNetPlans_report.md",
         "splits_final.json",
     }
     assert len(CaseStore(folder / "nnUNetPlans_3d_fullres").cases) == 6

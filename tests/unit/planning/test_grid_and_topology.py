@@ -22,24 +22,26 @@ spacings = st.floats(min_value=0.2, max_value=8)
 
 def test_the_target_spacing_is_the_median_for_nearly_isotropic_images():
     found = choose_spacing([(1, 1, 1), (2, 1, 1), (3, 1.5, 1)], [(100, 100, 100)] * 3)
-    assert found.tolist() == [2, 1, 1]
+    assert found.target_mm == (2, 1, 1)
 
 
 def test_a_coarse_and_short_axis_takes_its_tenth_percentile():
     spacings_mm = [(float(z), 1.0, 1.0) for z in range(1, 12)]
     found = choose_spacing(spacings_mm, [(20, 200, 200)] * 11)
-    assert found.tolist() == [2, 1, 1]
+    assert found.target_mm == (2, 1, 1)
 
 
 def test_a_coarse_axis_never_becomes_finer_than_the_others():
     spacings_mm = [(0.5, 1.0, 1.0)] * 3 + [(5.0, 1.0, 1.0)] * 7
     found = choose_spacing(spacings_mm, [(20, 200, 200)] * 10)
-    assert found == pytest.approx([1 + 1e-5, 1, 1], abs=1e-12)
+    assert found.target_mm == pytest.approx((1 + 1e-5, 1, 1), abs=1e-12)
+    assert found.rule == "sharp_raised"
 
 
 def test_a_coarse_but_long_axis_keeps_its_median():
     spacings_mm = [(float(z), 1.0, 1.0) for z in range(1, 12)]
-    assert choose_spacing(spacings_mm, [(90, 200, 200)] * 11).tolist() == [6, 1, 1]
+    found = choose_spacing(spacings_mm, [(90, 200, 200)] * 11)
+    assert (found.target_mm, found.rule) == ((6, 1, 1), "median")
 
 
 @pytest.mark.parametrize(
@@ -129,11 +131,15 @@ def test_a_batch_holds_at_most_a_twentieth_of_a_small_dataset_but_two_samples():
         (1.0, 1.0), (64, 64), planner=PLANNERS["default"], num_outputs=2
     )
     filling_memory = round(12 * 85e6 / chosen.cost)
-    for dataset_voxels, expected in ((1e9, filling_memory), (64 * 64 * 600, 30), (64 * 64, 2)):
+    for dataset_voxels, expected, rule in (
+        (1e9, filling_memory, "memory"),
+        (64 * 64 * 600, 30, "dataset"),
+        (64 * 64, 2, "minimum"),
+    ):
         batch = choose_batch_size(
             chosen, planner=PLANNERS["default"], dataset_voxels=dataset_voxels
         )
-        assert batch == expected
+        assert (batch.batch_size, batch.rule) == (expected, rule)
 
 
 def test_more_memory_means_larger_patches():
