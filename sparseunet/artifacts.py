@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import platform
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +16,7 @@ from typing import Any, TypeVar
 from sparseunet.errors import RequestError
 
 T = TypeVar("T")
+_UNFINISHED = ".writing-"
 
 
 @contextmanager
@@ -21,7 +26,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The name keeps the ending of `path`, which writers of images decide by. Parent folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    folder = Path(tempfile.mkdtemp(prefix=unfinished_prefix(), dir=path.parent))
     temporary = folder / path.name
     try:
         yield temporary
@@ -29,6 +34,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
         folder.rmdir()
+
+
+def unfinished_prefix() -> str:
+    """Return how the names of this process' temporary folders start, beside what it writes."""
+    return f"{_UNFINISHED}{_host()}-{os.getpid()}-"
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove, at any depth, what processes of this machine were writing when they were killed."""
+    for found in sorted(folder.rglob(f"{_UNFINISHED}{_host()}-*")):
+        process = found.name.removeprefix(f"{_UNFINISHED}{_host()}-").partition("-")[0]
+        if found.is_dir() and process.isdigit() and not _is_running(int(process)):
+            shutil.rmtree(found)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -90,6 +108,22 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _host() -> str:
+    return re.sub(r"\W", "_", platform.node())
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # where asking would be sending a signal
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sparseunet.artifacts import hash_content, hash_file
+from sparseunet.artifacts import hash_content, hash_file, remove_unfinished
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.check import examine_case, findings_of_dead, judge
 from sparseunet.data.check_report import CheckReport
@@ -62,6 +62,8 @@ def examine_dataset(
         redo: Look at every case again, whatever is kept.
     """
     survey = survey_dataset(folder)
+    if records is not None:
+        remove_unfinished(records)
     examined = _examine_cases(survey, num_workers=num_workers, records=records, redo=redo)
     if records is not None:
         remove_other_records(records, {case.name for case in survey.cases})

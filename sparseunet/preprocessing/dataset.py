@@ -7,7 +7,7 @@ from functools import partial
 from math import prod
 from pathlib import Path
 
-from sparseunet.artifacts import hash_content, hash_file
+from sparseunet.artifacts import hash_content, hash_file, remove_unfinished
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.geometry import Geometry
@@ -27,7 +27,7 @@ from sparseunet.preprocessing.manifest import (
 )
 from sparseunet.preprocessing.normalise import uses_statistics
 from sparseunet.preprocessing.store import CaseStore
-from sparseunet.preprocessing.write import remove_leftovers, write_annotation, write_case
+from sparseunet.preprocessing.write import write_annotation, write_case
 from sparseunet.progress import track
 from sparseunet.workers import WorkerDiedError, map_in_processes
 
@@ -84,10 +84,10 @@ def preprocess_dataset(
     """
     names = {case.name for case in dataset.cases}
     targets = []
+    remove_unfinished(folder)
     for configuration in configurations:
         target = _Target.of(configuration, plan=plan, labels=dataset.labels, folder=folder)
         targets.append(target)
-        remove_leftovers(target.folder)
         for name in set(CaseStore(target.folder).cases) - names:
             logger.warning("%s is not in %s; removed from %s", name, dataset.name, target.folder)
             remove_case(target.folder, name)

@@ -12,7 +12,7 @@ from typing import Any
 import blosc2
 import numpy as np
 
-from sparseunet.artifacts import to_json
+from sparseunet.artifacts import to_json, unfinished_prefix
 from sparseunet.data.annotation import Annotation
 from sparseunet.preprocessing.case import PreprocessedCase
 from sparseunet.preprocessing.manifest import (
@@ -31,7 +31,6 @@ from sparseunet.preprocessing.manifest import (
 
 _BLOCK_BYTES = 2**17
 _CHUNK_BYTES = 2**20
-_LEFTOVERS = ".writing-"
 
 
 def write_case(
@@ -124,14 +123,6 @@ def write_chunked(path: Path, array: np.ndarray, patch_size: tuple[int, ...]) ->
     )
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process was writing. Nobody may be writing to `folder`."""
-    for leftover in folder.glob(f"{_LEFTOVERS}*"):
-        for path in leftover.iterdir():
-            path.unlink()
-        leftover.rmdir()
-
-
 _NO_ANNOTATION: dict[str, Any] = {
     "has_annotation": False,
     "is_dense": False,
@@ -145,7 +136,7 @@ _NO_ANNOTATION: dict[str, Any] = {
 @contextmanager
 def _writing(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=_LEFTOVERS, dir=folder) as name:
+    with TemporaryDirectory(prefix=unfinished_prefix(), dir=folder) as name:
         yield Path(name)
 
 

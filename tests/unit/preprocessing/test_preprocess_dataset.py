@@ -1,6 +1,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from phantoms import blobs, intensities
 
+from sparseunet.artifacts import unfinished_prefix
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import write_image, write_label_map
@@ -145,10 +148,14 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     (tmp_path / "out" / "case_1.json").unlink()
     image = tmp_path / "out" / "case_3.image.b2nd"
     image.write_bytes(image.read_bytes()[:100])
-    (tmp_path / "out" / ".writing-killed").mkdir()
-    (tmp_path / "out" / ".writing-killed" / "case_2.image.b2nd").write_bytes(b"half")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    prefix = unfinished_prefix().replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+    half_written = tmp_path / "out" / f"{prefix}x"
+    half_written.mkdir()
+    (half_written / "case_2.image.b2nd").write_bytes(b"half")
     assert preprocess(dataset, tmp_path / "out").num_unchanged == 2
-    assert not (tmp_path / "out" / ".writing-killed").exists()
+    assert not half_written.exists()
     for name in CaseStore(tmp_path / "out").cases:
         assert np.isfinite(CaseStore(tmp_path / "out").read(name).image_CZYX).all()
 
