@@ -66,7 +66,6 @@ class Bench:
             "nnUNet_raw": self.raw,
             "nnUNet_preprocessed": self.root / "nnunet" / "preprocessed",
             "nnUNet_results": self.root / "nnunet" / "results",
-            "nnUNet_extTrainer": HERE / "in_nnunet" / "trainers",
         }
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)

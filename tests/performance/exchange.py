@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from both_packages import Bench, add_arguments, bench, report
+from both_packages import HERE, Bench, add_arguments, bench, report
 
 NUM_CASES = 20
 PLANS_OF_OURS = "sparseunetPlans"
@@ -60,15 +60,13 @@ def _there(where: Bench, dataset: str, arguments: argparse.Namespace) -> Iterato
     )
     written = len(list((theirs / f"{PLANS_OF_OURS}_3d_fullres").glob("*_seg.b2nd")))
     yield _row("nnUNetv2_preprocess from sparseunet's plans", output, f"{written} cases")
+    script = HERE / "in_nnunet" / "train_few_steps.py"
     output = where.run(
-        where.nnunet(
-            "train", number, "3d_fullres", 0, "-tr", "FewIterations", "-p", PLANS_OF_OURS,
-            "-device", "cpu",
-        ),
+        where.nnunet_python(script, dataset, "3d_fullres", 0, PLANS_OF_OURS),
         nnUNet_compile="f",
         nnUNet_n_proc_DA="0",
-    )  # fmt: skip
-    yield _row("nnUNetv2_train from sparseunet's plans", output, _found(output, r"train_loss.*"))
+    )
+    yield _row("nnU-Net's trainer from sparseunet's plans", output, _found(output, r"train_loss.*"))
     yield _row("  its validation", output, _found(output, r"Mean Validation Dice:.*"))
 
 

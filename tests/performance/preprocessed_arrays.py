@@ -7,12 +7,14 @@ must agree within 1e-4 of normalised units, labels in 99.5 % of voxels.
 import argparse
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import blosc2
 import numpy as np
 from both_packages import Bench, add_arguments, bench, report
+from explain_labels import explain_labels
 from synthetic_ct import (
     BRAIN_SHAPE,
     BRAIN_SPACINGS_MM,
@@ -23,6 +25,8 @@ from synthetic_ct import (
     write_dataset,
 )
 
+from sparseunet.data.load import load_dataset
+from sparseunet.preprocessing.case import PreprocessedCase
 from sparseunet.preprocessing.store import CaseStore
 
 IMAGE_GOAL = 1e-4
@@ -61,7 +65,7 @@ def main() -> None:
     missed = [
         row
         for row in rows
-        if row["image max diff"] > IMAGE_GOAL or row["labels equal"] < LABEL_GOAL
+        if row["image max diff"] > IMAGE_GOAL or float(row["labels equal"]) < LABEL_GOAL
     ]
     raise SystemExit(1 if missed else 0)
 
@@ -129,23 +133,26 @@ def _compare(where: Bench, dataset: str, shown: str, item: tuple[str, str]) -> d
     configuration, identifier = item
     worst, total, num_image, num_over = 0.0, 0.0, 0, 0
     num_voxels = num_equal = num_cases = num_resampled = 0
-    num_foreground = num_foreground_equal = 0
-    worst_share = 1.0
-    for theirs, ours in _pairs(where, dataset, identifier):
+    reasons: Counter[str] = Counter(ties=0, outside=0, unexplained=0)
+    raw = load_dataset(where.raw / dataset)
+    cases = {case.name: case for case in raw.cases}
+    for image_CZYX, labels_ZYX, ours in _pairs(where, dataset, identifier):
+        assert ours.annotation is not None
+        restoration = ours.restoration
         num_cases += 1
-        num_resampled += ours[2]
-        difference = np.abs(theirs[0] - ours[0])
+        num_resampled += restoration.crop_shape != restoration.network_shape
+        difference = np.abs(image_CZYX - ours.image_CZYX)
         worst = max(worst, float(difference.max()))
         total += float(difference.sum(dtype=np.float64))
         num_over += int((difference > IMAGE_GOAL).sum())
         num_image += difference.size
-        equal = theirs[1] == ours[1]
-        num_voxels += equal.size
-        num_equal += int(equal.sum())
-        worst_share = min(worst_share, float(equal.mean()))
-        either = (theirs[1] > 0) | (ours[1] > 0)
-        num_foreground += int(either.sum())
-        num_foreground_equal += int(equal[either].sum())
+        num_voxels += labels_ZYX.size
+        num_equal += int((labels_ZYX == ours.annotation.labels_ZYX).sum())
+        reasons.update(
+            explain_labels(
+                labels_ZYX, ours.annotation.labels_ZYX, cases[ours.name], raw.labels, restoration
+            )
+        )
     return {
         "dataset": shown,
         "configuration": configuration,
@@ -154,20 +161,16 @@ def _compare(where: Bench, dataset: str, shown: str, item: tuple[str, str]) -> d
         "image max diff": worst,
         "image mean diff": total / num_image,
         "voxels over the goal": num_over,
-        "labels equal": num_equal / num_voxels,
+        "labels equal": f"{num_equal / num_voxels:.6f}",
         "differing labels": num_voxels - num_equal,
-        "worst case equal": worst_share,
-        "equal in foreground": num_foreground_equal / max(num_foreground, 1),
+        **reasons,
     }
 
 
 def _pairs(
     where: Bench, dataset: str, identifier: str
-) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, bool]]]:
-    """Yield (image_CZYX, labels_ZYX) of nnU-Net and of sparseunet, case by case.
-
-    With those of sparseunet comes whether the case was resampled.
-    """
+) -> Iterator[tuple[np.ndarray, np.ndarray, PreprocessedCase]]:
+    """Yield nnU-Net's image_CZYX and labels_ZYX, and our case, for every case."""
     folder = where.preprocessed("nnunet", dataset) / identifier
     store = CaseStore(where.preprocessed("sparseunet", dataset) / identifier)
     files = sorted(path for path in folder.glob("*.b2nd") if not path.stem.endswith("_seg"))
@@ -176,14 +179,11 @@ def _pairs(
     for path in files:
         image_CZYX = blosc2.open(str(path), mode="r")[:]
         labels_CZYX = blosc2.open(str(path.with_name(f"{path.stem}_seg.b2nd")), mode="r")[:]
-        # nnU-Net marks the outside of the nonzero mask with -1 and trains it as background.
-        labels_ZYX = np.maximum(labels_CZYX[0], 0)
         case = store.read(path.stem)
-        assert case.annotation is not None
         if case.image_CZYX.shape != image_CZYX.shape:
             raise SystemExit(f"{path}: shapes {image_CZYX.shape} and {case.image_CZYX.shape}")
-        resampled = case.restoration.crop_shape != case.restoration.network_shape
-        yield (image_CZYX, labels_ZYX), (case.image_CZYX, case.annotation.labels_ZYX, resampled)
+        # nnU-Net marks the outside of the nonzero mask with -1 and trains it as background.
+        yield image_CZYX, np.maximum(labels_CZYX[0], 0), case
 
 
 if __name__ == "__main__":
