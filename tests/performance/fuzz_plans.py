@@ -95,7 +95,7 @@ def _case(*, kind: str, rng: np.random.Generator) -> dict[str, Any]:
     if rng.random() < 0.25:
         options["gpu_memory_target_in_gb"] = float(rng.choice([4, 6, 11, 16, 40, 80]))
     if options and rng.random() < 0.7:
-        options["plans_name"] = "Changed"
+        options["plans_name"] = "Changed"  # and the planner's name, see _options
     return {"dataset": description, "fingerprint": fingerprint, "options": options, "kind": kind}
 
 
@@ -156,8 +156,20 @@ def _requests(
             name = f"Dataset{2 * number % 1000 + counts_ignore:03d}_F{number}{'I' * counts_ignore}"
             _write_dataset(where, name, {**case["dataset"], "labels": used}, case["fingerprint"])
             for planner in planners:
-                request = {"dataset": name, "planner": planner, "options": case["options"]}
+                options = _options(case, planner)
+                request = {"dataset": name, "planner": planner, "options": options}
                 yield {**request, "counts_ignore": counts_ignore}, number
+
+
+def _options(case: dict[str, Any], planner: str) -> dict[str, Any]:
+    """Return the options with a plans file of the planner's own.
+
+    In a file that is there already nnU-Net keeps every configuration it does not plan anew.
+    """
+    options = dict(case["options"])
+    if "plans_name" in options:
+        options["plans_name"] += planner
+    return options
 
 
 def _write_dataset(
@@ -183,7 +195,7 @@ def _write_dataset(
 def _compare(
     case: dict[str, Any], request: dict[str, Any], answer: dict[str, Any], number: int
 ) -> dict[str, Any]:
-    options = case["options"]
+    options = request["options"]
     outcome: dict[str, Any] = {
         "case": number, "kind": case["kind"], "planner": request["planner"], "differs": []
     }  # fmt: skip
@@ -202,6 +214,11 @@ def _compare(
     except RequestError as error:
         ours = None
         outcome["refused"] = str(error)
+    except Exception as error:  # noqa: BLE001 - a crash is a finding, not the end of the comparison
+        ours = None
+        crash = f"{type(error).__name__}: {error}"
+        outcome["differs"] = [("sparseunet crashed", crash, answer.get("error", "planned"))]
+        return outcome
     if "error" in answer:
         outcome["nnunet_error"] = answer["error"]
     elif ours is None:
