@@ -44,7 +44,7 @@ class Way:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--datasets", nargs="+", default=["hippocampus", "acdc", "spleen"])
+    parser.add_argument("--datasets", nargs="+", default=["hippocampus", "acdc", "spleen", "thick_ct"])
     parser.add_argument("--max-cases", type=int, default=6)
     parser.add_argument("--patches", type=int, default=100, help="reads per repeat")
     parser.add_argument("--repeats", type=int, default=5)
