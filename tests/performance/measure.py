@@ -49,7 +49,7 @@ def measure(
         command: Program and arguments.
         environment: Its environment variables; None for those of the caller.
         log: File for what it prints; None shows it.
-        interval_s: Time between samples. Proportional sizes are sampled at every fourth.
+        interval_s: Time between samples. Proportional sizes are sampled at every second.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
@@ -89,7 +89,7 @@ class _Sampler(threading.Thread):
             tree = _tree(self._root)
             self.most_processes = max(self.most_processes, len(tree))
             self.peak_process = max([self.peak_process, *tree.values()])
-            if turn % 4 == 0:
+            if turn % 2 == 0:
                 self.peak_tree = max(self.peak_tree, sum(map(_proportional_size, tree)))
             turn += 1
             self.done.wait(self._interval_s)

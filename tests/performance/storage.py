@@ -19,6 +19,8 @@ import numpy as np
 from both_packages import Bench, add_arguments, bench, report
 from preprocessed_arrays import dataset_folder
 
+DATASETS = ("hippocampus", "acdc", "spleen", "thick_ct")
+"""Scans at their own spacing, and resampled ones."""
 BLOCK_BYTES = 2**17
 CHUNK_BYTES = 2**20
 SHUFFLE, PLAIN = blosc2.Filter.SHUFFLE, blosc2.Filter.NOFILTER
@@ -44,7 +46,7 @@ class Way:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--datasets", nargs="+", default=["hippocampus", "acdc", "spleen", "thick_ct"])
+    parser.add_argument("--datasets", nargs="+", default=DATASETS)
     parser.add_argument("--max-cases", type=int, default=6)
     parser.add_argument("--patches", type=int, default=100, help="reads per repeat")
     parser.add_argument("--repeats", type=int, default=5)
