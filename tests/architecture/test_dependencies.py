@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MODULE_OF = {"pillow": "PIL", "scikit-image": "skimage", "scikit-learn": "sklearn"}
 """Distributions whose module has another name."""
+IN_NNUNET = ROOT / "tests" / "performance" / "in_nnunet"
+"""What runs in nnU-Net's environment, not in ours."""
 
 
 @pytest.mark.parametrize("folder", ["sparseunet", "tests"])
@@ -20,7 +22,8 @@ def test_every_import_is_of_a_declared_dependency(folder: str) -> None:
     if folder == "tests":
         declared += PROJECT["optional-dependencies"]["test"]
     modules = {module_of(requirement) for requirement in declared}
-    own = {"sparseunet", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    scripts = [*(ROOT / "tests").glob("*.py"), *(ROOT / "tests" / "performance").glob("*.py")]
+    own = {"sparseunet", *(path.stem for path in scripts)}
     found = imported_modules(ROOT / folder) - set(sys.stdlib_module_names) - own
     assert found - modules == set()
 
@@ -35,6 +38,8 @@ def imported_modules(folder: Path) -> set[str]:
     """Return the top-level names of all absolute imports in a folder, inside functions too."""
     names: set[str] = set()
     for path in folder.rglob("*.py"):
+        if path.is_relative_to(IN_NNUNET):
+            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names.update(alias.name.split(".")[0] for alias in node.names)
