@@ -91,6 +91,12 @@ def make_plan(
     median_shape = median_resampled_shape(
         fingerprint.shapes_after_crop, fingerprint.spacings_mm, target_mm
     )
+    if (median_shape < 1).any():
+        raise RequestError(
+            f"At the target spacing {spacing.target_mm} mm (z, y, x) the median image has "
+            f"{_floats(median_shape)} voxels; expected at least one along every axis. Give a "
+            "smaller target spacing."
+        )
     normalization = normalization_of(dataset_json)
     masked = fingerprint.median_relative_size_after_cropping < _MASKED_BELOW_RELATIVE_SIZE
     facts = _Facts(

@@ -119,7 +119,13 @@ def write_chunked(path: Path, array: np.ndarray, patch_size: tuple[int, ...]) ->
         mode="w",
         chunks=chunks,
         blocks=blocks,
-        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
+        cparams={
+            "codec": blosc2.Codec.ZSTD,
+            "clevel": 1,
+            # Shuffling bytes makes scans larger that were not resampled, and others no smaller.
+            "filters": [blosc2.Filter.NOFILTER],
+            "nthreads": 1,
+        },
     )
 
 

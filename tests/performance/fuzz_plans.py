@@ -21,7 +21,7 @@ from both_packages import HERE, Bench, add_arguments, bench, report
 from PIL import Image
 
 from sparseunet.errors import RequestError
-from sparseunet.fingerprint import fingerprint_from_json
+from sparseunet.fingerprint.fingerprint import fingerprint_from_json
 from sparseunet.planning.make_plan import make_plan
 from sparseunet.planning.nnunet_plans import plan_to_nnunet
 

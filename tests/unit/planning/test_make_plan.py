@@ -116,6 +116,11 @@ def test_the_reader_is_named_as_nnunet_names_it(ending, depth, reader):
     assert plan.image_reader_writer == reader
 
 
+def test_a_target_spacing_that_leaves_no_voxel_is_refused():
+    with pytest.raises(RequestError, match="smaller target spacing"):
+        _make(target_spacing_mm=(5000.0, 1.0, 1.0), plans_name="coarse")
+
+
 def test_a_target_spacing_given_by_hand_keeps_its_own_preprocessed_folder():
     plan = _make(planner="ResEncM", target_spacing_mm=(2.0, 2.0, 2.0), plans_name="coarse")
     full = plan.configurations["3d_fullres"]
