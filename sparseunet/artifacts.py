@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,9 +56,14 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def to_json(content: Any) -> str:
-    """Turn `content` into indented JSON; the same content gives the same text."""
-    return json.dumps(_plain(content), indent=1, ensure_ascii=False) + "\n"
+def to_json(content: Any, *, indent: int | None = 1) -> str:
+    """Turn `content` into JSON; the same content gives the same text.
+
+    Args:
+        content: Dataclasses, mappings, sequences and numbers.
+        indent: None puts everything on one line, many times faster, for what nobody reads.
+    """
+    return json.dumps(_plain(content), indent=indent, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
@@ -127,14 +132,12 @@ def _is_running(process: int) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [item if type(item) in (int, str, float) else _plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if hasattr(value, "tolist"):  # numpy scalars and arrays, without importing numpy
         return _plain(value.tolist())
-    if isinstance(value, Path):
-        return str(value)
-    return value
+    return str(value) if isinstance(value, Path) else value

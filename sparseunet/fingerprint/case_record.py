@@ -38,7 +38,7 @@ def write_record(folder: Path, case_name: str, record: CaseRecord) -> None:
         for region in _REGIONS:
             samples = getattr(record.measurement, region)
             arrays |= {f"{region}_{at}": sample.values for at, sample in enumerate(samples)}
-    plain = np.frombuffer(to_json(_without_values(record)).encode(), np.uint8)
+    plain = np.frombuffer(to_json(_without_values(record), indent=None).encode(), np.uint8)
     with atomic_path(_file(folder, case_name)) as temporary:
         np.savez_compressed(temporary, **{_RECORD: plain}, **arrays)  # type: ignore[arg-type]
 

@@ -1,7 +1,6 @@
 """Find the part of a scan that holds anything."""
 
 import numpy as np
-from scipy import ndimage
 
 
 def crop_box(
@@ -34,6 +33,8 @@ def crop_box(
     box = tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))
     # Filling within the box is enough: what is enclosed by nonzero voxels lies between them.
     if not nonzero_ZYX[box].all():
+        from scipy import ndimage
+
         nonzero_ZYX[box] = ndimage.binary_fill_holes(nonzero_ZYX[box])
     shape = [stop - start for start, stop in zip(starts, stops, strict=True)]
     return nonzero_ZYX, _triple(starts), _triple(shape)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage
 
 ANISOTROPY_THRESHOLD = 3.0
 """Spacing ratio above which the coarsest axis is not interpolated across (nnU-Net 2.8.1)."""
@@ -61,6 +60,8 @@ def axis_map(size: int, new_size: int, *, order: int) -> AxisMap:
         weights = np.zeros((new_size, size), np.float32)
         weights[np.arange(new_size), nearest] = 1
     else:
+        from scipy import ndimage
+
         zoomed = ndimage.zoom(
             np.eye(size), (new_size / size, 1), order=order, mode="nearest", grid_mode=True
         )

@@ -151,7 +151,7 @@ def _put_in_place(
 ) -> None:
     written = sorted(temporary.iterdir())
     last = manifest_file(temporary, manifest.case)
-    last.write_text(to_json(manifest), encoding="utf-8")
+    last.write_text(to_json(manifest, indent=None), encoding="utf-8")
     manifest_file(folder, manifest.case).unlink(missing_ok=True)
     for key in replaced:
         array_file(folder, manifest.case, key).unlink(missing_ok=True)

@@ -25,6 +25,10 @@ def process_id(_: int) -> int:
     return os.getpid()
 
 
+def working_folder(_: int) -> Path:
+    return Path.cwd()
+
+
 def imported_modules(_: int) -> set[str]:
     return set(sys.modules)
 
@@ -68,6 +72,28 @@ def test_several_workers_are_processes_of_their_own_without_torch() -> None:
     assert os.getpid() not in found
     for modules in map_in_processes(imported_modules, range(2), num_workers=2):
         assert "torch" not in modules
+
+
+def test_the_next_call_finds_the_processes_of_the_last_one(tmp_path: Path) -> None:
+    first = set(map_in_processes(process_id, range(8), num_workers=2))
+    time.sleep(0.2)
+    assert set(map_in_processes(process_id, range(8), num_workers=2)) <= first
+    assert list(map_in_processes(square, [3, 4], num_workers=2)) == [9, 16]
+
+
+def test_processes_that_were_started_elsewhere_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(map_in_processes(square, range(4), num_workers=2))
+    monkeypatch.chdir(tmp_path)
+    assert set(map_in_processes(working_folder, range(4), num_workers=2)) == {tmp_path}
+
+
+def test_leaving_early_ends_the_processes() -> None:
+    results = map_in_processes(process_id, range(100), num_workers=2)
+    first = next(results)
+    results.close()
+    wait_until(lambda: not is_running(first))
 
 
 def test_log_messages_appear_here(caplog: pytest.LogCaptureFixture) -> None:

@@ -99,7 +99,7 @@ def test_a_sparse_aware_plan_shares_the_preprocessed_data_and_leaves_the_others_
 
 
 def test_a_time_budget_makes_a_plan_that_records_its_steps(workspace):
-    words = ["--time-budget", "0.1", "--device", "cpu", "--overwrite-plans-name", "quick"]
+    words = ["--time-budget", "1", "--device", "cpu", "--overwrite-plans-name", "quick"]
     assert _plan(workspace, "-d", "2", *words) == 0
     content = _read(workspace, SPARSE, "quick")
     configuration = plan_from_nnunet(content).configurations["3d_fullres"]
