@@ -76,7 +76,7 @@ def _draw_picture(canvas: Canvas, picture: PlannedPicture, *, corner: Point, box
     canvas.text(
         (corner[0] + 21, below + 20), shorten(picture.case, size=13, width=box[0] - 21), bold=True
     )
-    caption = f"{picture.caption}   (priority {picture.priority})"
+    caption = f"{picture.caption}, no. {picture.priority}"
     canvas.text(
         (corner[0] + 21, below + 37),
         shorten(caption, size=12, width=box[0] - 21),
