@@ -3,6 +3,7 @@
 from drawing_tools import draw, make_plan
 """
 
+import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -83,12 +84,30 @@ def draw_with_mitk(path: Path, labels_ZYX: np.ndarray, values: Mapping[str, int]
     key = "org.mitk.multilabel.segmentation.labelgroups"
     (group,) = json.loads(opened.GetMetaData(key))
     assert {label["name"]: label["value"] for label in group["labels"]} == values
-    image = SimpleITK.GetImageFromArray(labels_ZYX.astype(np.uint16))
-    image.CopyInformation(opened)
-    for each in opened.GetMetaDataKeys():
-        if each.startswith(("org.mitk", "modality")):
-            image.SetMetaData(each, opened.GetMetaData(each))
-    SimpleITK.WriteImage(image, str(path), useCompression=True)
+    steps = np.reshape(opened.GetDirection(), (3, 3)) * opened.GetSpacing()
+    vectors = [",".join(f"{value:.17g}" for value in column) for column in steps.T]
+    own = [
+        f"{each}:={opened.GetMetaData(each)}"
+        for each in opened.GetMetaDataKeys()
+        if each.startswith(("org.mitk", "modality"))
+    ]
+    header = [
+        "NRRD0004",
+        "type: unsigned short",
+        "dimension: 4",
+        "space: left-posterior-superior",
+        f"sizes: 1 {' '.join(map(str, labels_ZYX.shape[::-1]))}",
+        f"space directions: none {' '.join(f'({vector})' for vector in vectors)}",
+        "kinds: vector domain domain domain",
+        "endian: little",
+        "encoding: gzip",
+        f"space origin: ({','.join(f'{value:.17g}' for value in opened.GetOrigin())})",
+        *own,
+        "",
+        "",
+    ]
+    voxels = np.ascontiguousarray(labels_ZYX, "<u2").tobytes()
+    path.write_bytes("\n".join(header).encode() + gzip.compress(voxels))
 
 
 def draw_with_napari(path: Path, labels_ZYX: np.ndarray, values: Mapping[str, int]) -> None:

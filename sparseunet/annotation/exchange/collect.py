@@ -11,6 +11,7 @@ from sparseunet.annotation.annotation_plan import AnnotationPlan
 from sparseunet.annotation.exchange.returned import (
     DrawnCase,
     Returned,
+    ReturnedFile,
     read_drawing,
 )
 from sparseunet.annotation.exchange.slice_status import ViewStatus, find_views, planned_by_axis
@@ -89,13 +90,14 @@ def _collect(request: Request, name: str) -> CollectedCase:
     files = request.returned.files.get(name, ())
     progress = request.progress.get(name, NOTHING_DONE)
     planned = planned_by_axis(request.plan.of_case(name)) or {_usual_axis(request.plan): ()}
-    if not files:
-        _require_nothing_ticked(name, progress)
+    _require_files(name, files, progress)
     drawn = read_drawing(files, geometry, request.dataset, own=request.returned.labels)
     ticked = {axis: set(slices) for axis, slices in progress.done.items()}
-    if request.planned_are_done and files:
+    if request.planned_are_done:
         for axis, slices in planned.items():
-            ticked.setdefault(axis, set()).update(slices)
+            ticked.setdefault(axis, set()).update(
+                index for index in slices if _is_held(files, axis, index)
+            )
     shown = {axis: _not_hidden(drawn, axis, slices) for axis, slices in ticked.items()}
     views = find_views(
         drawn.labels_ZYX, drawn.touched_ZYX, case=name, planned=planned, ticked=shown
@@ -140,19 +142,27 @@ def _usual_axis(plan: AnnotationPlan) -> int:
     return counts.most_common(1)[0][0] if counts else 0
 
 
-def _require_nothing_ticked(name: str, progress: Progress) -> None:
-    if any(progress.done.values()):
-        raise DatasetError(
-            [
-                _problem(
-                    name,
-                    Path("labels"),
-                    "slices ticked off as done, but no label file",
-                    "a label file, even if nothing had to be drawn",
-                    fix="return the file, or clear the ticks",
-                )
-            ]
+def _is_held(files: Sequence[ReturnedFile], axis: int, index: int) -> bool:
+    return any(file.holds(axis=axis, index=index) for file in files)
+
+
+def _require_files(name: str, files: Sequence[ReturnedFile], progress: Progress) -> None:
+    """Refuse ticks for slices of which nothing was returned: a lost file is no empty slice."""
+    without = [
+        f"{AXIS_NAMES[axis]} {index}"
+        for axis, indices in sorted(progress.done.items())
+        for index in sorted(indices)
+        if not _is_held(files, axis, index)
+    ]
+    if without:
+        problem = _problem(
+            name,
+            Path("labels"),
+            f"slices ticked off as done, but no label file of them: {', '.join(without)}",
+            "a label file, even if nothing had to be drawn",
+            fix="return the file, or clear the ticks",
         )
+        raise DatasetError([problem])
 
 
 def _contradictions(views: Sequence[ViewStatus], progress: Progress) -> list[Problem]:

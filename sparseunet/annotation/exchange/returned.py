@@ -40,6 +40,10 @@ class ReturnedFile:
     """The label map as it was handed out; None if it was empty."""
     handed_out_hash: str | None = None
 
+    def holds(self, *, axis: int, index: int) -> bool:
+        """Return whether this slice of the scan could be drawn in the file."""
+        return self.axis is None or (self.axis, self.index) == (axis, index)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Returned:
@@ -112,9 +116,13 @@ def read_drawing(
         raise DatasetError(problems)
     hidden_ZYX = labels_ZYX == ignore
     says_hidden = bool(hidden_ZYX.any()) or (own is not None and own.ignore is not None)
-    if not says_hidden:
+    if not (files and says_hidden):
         touched_ZYX = labels_ZYX != before_ZYX
         return DrawnCase(labels_ZYX=labels_ZYX, touched_ZYX=touched_ZYX, hidden_ZYX=None)
+    covered_ZYX = np.zeros(geometry.shape, bool)
+    for file in files:
+        covered_ZYX[_region(file)] = True
+    hidden_ZYX |= ~covered_ZYX
     labels_ZYX[hidden_ZYX] = 0
     return DrawnCase(labels_ZYX=labels_ZYX, touched_ZYX=~hidden_ZYX, hidden_ZYX=hidden_ZYX)
 

@@ -63,7 +63,30 @@ def find_views(
     """
     axes = sorted({*planned, *(axis for axis, slices in ticked.items() if slices)})
     annotated = {axis: set(ticked.get(axis, ())) for axis in axes}
-    left = np.stack(np.nonzero(touched_ZYX))
+    if len(axes) == 1:  # nothing crosses, and positions of all voxels would need much memory
+        others = tuple(other for other in range(3) if other != axes[0])
+        drawn = np.flatnonzero(touched_ZYX.any(axis=others)).tolist()
+        annotated[axes[0]].update(drawn)
+    else:
+        _explain(touched_ZYX, axes, planned, annotated)
+    return tuple(
+        _status(labels_ZYX, case, axis, planned.get(axis, ()), annotated[axis]) for axis in axes
+    )
+
+
+def planned_by_axis(cases: Sequence[PlannedCase]) -> dict[int, tuple[int, ...]]:
+    """Return the planned slices of one case, by axis."""
+    return {each.axis: tuple(sorted(each.slices)) for each in cases}
+
+
+def _explain(
+    touched_ZYX: np.ndarray,
+    axes: Sequence[int],
+    planned: Mapping[int, Sequence[int]],
+    annotated: dict[int, set[int]],
+) -> None:
+    """Add slices to `annotated` until every touched voxel lies in one, the fullest first."""
+    left = np.stack(np.nonzero(touched_ZYX)).astype(np.int32)
     for axis in axes:
         left = left[:, ~np.isin(left[axis], list(annotated[axis]))]
     for candidates in ({axis: list(planned.get(axis, ())) for axis in axes}, None):
@@ -73,14 +96,6 @@ def find_views(
                 break
             annotated[best[0]].add(best[1])
             left = left[:, left[best[0]] != best[1]]
-    return tuple(
-        _status(labels_ZYX, case, axis, planned.get(axis, ()), annotated[axis]) for axis in axes
-    )
-
-
-def planned_by_axis(cases: Sequence[PlannedCase]) -> dict[int, tuple[int, ...]]:
-    """Return the planned slices of one case, by axis."""
-    return {each.axis: tuple(sorted(each.slices)) for each in cases}
 
 
 def _fullest(

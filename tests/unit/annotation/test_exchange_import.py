@@ -108,7 +108,9 @@ def test_an_nnunet_dataset_with_an_ignore_label_keeps_its_voxels(scans, target, 
     expected[4, 2, 1:5] = 0
     expected[4, 5, 1:5] = 2
     assert np.array_equal(labels_in(target, "a"), expected)
-    assert summary.views[0].extra == (4,)
+    assert (labels_in(target, "b") == 3).all()
+    a, b = summary.views
+    assert (a.extra, a.missing, b.missing) == ((4,), (2, 8), (3,))
 
 
 def test_what_slicer_itself_wrote_is_read(tmp_path):
@@ -145,3 +147,26 @@ def test_what_slicer_itself_wrote_is_read(tmp_path):
         drawn = np.flatnonzero(written.any(axis=(1, 2)))
         expected = np.where(written[drawn] > 0, 8 - written[drawn], 0)
         assert np.array_equal(found[drawn], expected)
+
+
+def test_a_single_slice_that_hides_some_of_itself_says_nothing_about_other_slices(
+    scans, target, tmp_path
+):
+    export = tmp_path / "export"
+    export_annotation(scans, plan=PLAN, tool="nifti", folder=export, single_slices=True)
+    path = export / "labels" / "a_z0002.nii.gz"
+    plane, geometry = read_label_map(path)
+    plane[:] = 3
+    plane[0, 2, 1:5] = 1
+    write_label_map(path, plane, geometry)
+    (export / "labels" / "b_z0003.nii.gz").unlink()
+
+    summary = _import(scans, export, target, planned_are_done=True)
+
+    wanted = np.full(SHAPE, 3, np.uint8)
+    wanted[2] = plane[0]
+    wanted[8] = 0
+    found = labels_in(target, "a")
+    assert np.array_equal(found[2], wanted[2])
+    assert summary.views[1].missing == (3,)
+    assert not summary.views[0].extra

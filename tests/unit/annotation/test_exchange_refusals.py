@@ -140,7 +140,7 @@ def test_contradictions_of_work_list_and_drawing_are_refused(scans, export, targ
 
     assert [problem.found for problem in error.value.problems] == [
         "objects in slice z 2, which is ticked off as empty",
-        "slices ticked off as done, but no label file",
+        "slices ticked off as done, but no label file of them: z 3",
     ]
 
 

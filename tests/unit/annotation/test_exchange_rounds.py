@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from drawing_tools import make_plan
 from drawn_scans import DENSE, PLAN, SHAPE, draw, drawn_only, labels_in
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sparseunet.annotation.annotation_record import read_annotation_records
 from sparseunet.annotation.exchange.export import export_annotation
 from sparseunet.annotation.exchange.import_annotation import import_annotation
+from sparseunet.annotation.exchange.merge import merge_annotations
+from sparseunet.data.annotation import Annotation
 from sparseunet.data.io import read_label_map
 from sparseunet.errors import DatasetError
 
@@ -115,3 +119,19 @@ def test_labels_that_were_there_before_the_first_import_are_kept_as_round_0(
     assert np.array_equal(labels_in(foreign, "a"), drawn_only("a", [2, 8]))
     kept = foreign / "annotation_rounds" / "round_000" / "labelsTr" / "a.nii.gz"
     assert kept.read_bytes() == before
+
+
+@given(st.integers(0, 10_000), st.booleans())
+def test_merging_loses_no_annotated_voxel_and_invents_none(seed, newest_wins):
+    random = np.random.default_rng(seed)
+    maps = random.integers(0, 4, (2, 3, 4, 5)).astype(np.uint8)
+    earlier, new = (Annotation.from_label_map(each, ignore=3) for each in maps)
+
+    merged = merge_annotations(earlier, new, newest_wins=newest_wins)
+
+    winner, loser = (new, earlier) if newest_wins else (earlier, new)
+    assert np.array_equal(merged.annotated_ZYX, earlier.annotated_ZYX | new.annotated_ZYX)
+    won = winner.annotated_ZYX
+    assert np.array_equal(merged.labels_ZYX[won], winner.labels_ZYX[won])
+    kept = loser.annotated_ZYX & ~won
+    assert np.array_equal(merged.labels_ZYX[kept], loser.labels_ZYX[kept])
