@@ -118,8 +118,7 @@ def _annotation(drawn: DrawnCase, views: Sequence[ViewStatus]) -> Annotation:
     annotated_ZYX = np.zeros(drawn.labels_ZYX.shape, bool)
     for view in views:
         np.moveaxis(annotated_ZYX, view.axis, 0)[list(view.annotated)] = True
-    if drawn.hidden_ZYX is not None:
-        annotated_ZYX &= ~drawn.hidden_ZYX
+    annotated_ZYX &= ~drawn.hidden_ZYX
     return Annotation(
         labels_ZYX=np.where(annotated_ZYX, drawn.labels_ZYX, 0).astype(drawn.labels_ZYX.dtype),
         source_ZYX=np.where(annotated_ZYX, Source.MANUAL, Source.NONE).astype(np.uint8),
@@ -128,8 +127,6 @@ def _annotation(drawn: DrawnCase, views: Sequence[ViewStatus]) -> Annotation:
 
 def _not_hidden(drawn: DrawnCase, axis: int, slices: set[int]) -> frozenset[int]:
     """Return the slices of which the file does not say that nobody annotated them."""
-    if drawn.hidden_ZYX is None:
-        return frozenset(slices)
     hidden = np.moveaxis(drawn.hidden_ZYX, axis, 0)
     return frozenset(index for index in slices if not hidden[index].all())
 

@@ -65,8 +65,8 @@ class DrawnCase:
     touched_ZYX: np.ndarray
     """bool, where it differs from what was handed out; where it is not the ignore value, for files
     that use one."""
-    hidden_ZYX: np.ndarray | None
-    """bool, where the file says that nobody annotated; None if it does not say so anywhere."""
+    hidden_ZYX: np.ndarray
+    """bool, where a file says by the ignore value that nobody annotated."""
 
 
 def find_returned(folder: Path, dataset: Dataset, record: ExportRecord | None) -> Returned:
@@ -91,6 +91,8 @@ def read_drawing(
 ) -> DrawnCase:
     """Read the files of one case and bring them onto the grid of its scan.
 
+    Where files of single slices cross, a voxel drawn in one of them has the label drawn there.
+
     Args:
         files: One for the whole scan, or one per slice.
         geometry: Of the scan.
@@ -98,33 +100,35 @@ def read_drawing(
         own: Classes of the files, if they are not the dataset's; matched by name.
 
     Raises:
-        DatasetError: A file cannot be read, does not lie on the scan, or holds unknown classes.
+        DatasetError: A file cannot be read, does not lie on the scan, holds unknown classes, or
+            crosses another one with other labels.
     """
     ignore = ignore_value(dataset.labels)
     labels_ZYX = np.zeros(geometry.shape, np.uint8 if ignore < 256 else np.uint16)
-    before_ZYX = np.zeros_like(labels_ZYX)
+    touched_ZYX, hidden_ZYX = np.zeros(geometry.shape, bool), np.zeros(geometry.shape, bool)
     problems: list[Problem] = []
     for file in files:
         here = _region(file)
         try:
-            labels_ZYX[here] = _read_onto(file, geometry, dataset, own)
-            if file.handed_out is not None:
-                before_ZYX[here] = _read_handed_out(file, geometry, dataset)
+            drawn_ZYX = _read_onto(file, geometry, dataset, own)
+            before_ZYX = _read_handed_out(file, geometry, dataset)
         except DatasetError as error:
             problems += error.problems
+            continue
+        is_hidden_ZYX = drawn_ZYX == ignore
+        says_hidden = bool(is_hidden_ZYX.any()) or (own is not None and own.ignore is not None)
+        is_touched_ZYX = ~is_hidden_ZYX if says_hidden else drawn_ZYX != before_ZYX
+        crossed_ZYX = touched_ZYX[here]
+        clash_ZYX = crossed_ZYX & is_touched_ZYX & (labels_ZYX[here] != drawn_ZYX)
+        if clash_ZYX.any():
+            problems.append(_crossing(file.path, int(np.count_nonzero(clash_ZYX))))
+        taken_ZYX = is_touched_ZYX | ~crossed_ZYX
+        hidden_ZYX[here] = is_hidden_ZYX & ~crossed_ZYX
+        labels_ZYX[here][taken_ZYX] = np.where(is_hidden_ZYX, 0, drawn_ZYX)[taken_ZYX]
+        touched_ZYX[here] |= is_touched_ZYX
     if problems:
         raise DatasetError(problems)
-    hidden_ZYX = labels_ZYX == ignore
-    says_hidden = bool(hidden_ZYX.any()) or (own is not None and own.ignore is not None)
-    if not (files and says_hidden):
-        touched_ZYX = labels_ZYX != before_ZYX
-        return DrawnCase(labels_ZYX=labels_ZYX, touched_ZYX=touched_ZYX, hidden_ZYX=None)
-    covered_ZYX = np.zeros(geometry.shape, bool)
-    for file in files:
-        covered_ZYX[_region(file)] = True
-    hidden_ZYX |= ~covered_ZYX
-    labels_ZYX[hidden_ZYX] = 0
-    return DrawnCase(labels_ZYX=labels_ZYX, touched_ZYX=~hidden_ZYX, hidden_ZYX=hidden_ZYX)
+    return DrawnCase(labels_ZYX=labels_ZYX, touched_ZYX=touched_ZYX, hidden_ZYX=hidden_ZYX)
 
 
 def _find_exported(folder: Path, dataset: Dataset, record: ExportRecord) -> Returned:
@@ -267,8 +271,10 @@ def _translation(own: LabelSchema, classes: Sequence[DrawnClass], ignore: int) -
     return value_of | {0: 0} | ({} if own.ignore is None else {own.ignore: ignore})
 
 
-def _read_handed_out(file: ReturnedFile, geometry: Geometry, dataset: Dataset) -> np.ndarray:
-    assert file.handed_out is not None
+def _read_handed_out(file: ReturnedFile, geometry: Geometry, dataset: Dataset) -> np.ndarray | int:
+    """Return the labels as they were handed out; 0 for an empty file."""
+    if file.handed_out is None:
+        return 0
     if not file.handed_out.is_file() or hash_file(file.handed_out) != file.handed_out_hash:
         raise unreadable(
             file.handed_out,
@@ -295,6 +301,17 @@ def _unknown_values(
         found=", ".join(f"{count} voxels of value {value}" for value, count in unknown.items()),
         expected=f"0 or {known}",
         fix="give these voxels the right label in the tool, or erase them",
+    )
+
+
+def _crossing(path: Path, num_voxels: int) -> Problem:
+    return Problem(
+        severity=Severity.ERROR,
+        case="",
+        file=str(path),
+        found=f"{num_voxels} voxels drawn otherwise in a slice that crosses this one",
+        expected="the same label in both",
+        fix="correct one of the two",
     )
 
 

@@ -161,12 +161,33 @@ def test_a_single_slice_that_hides_some_of_itself_says_nothing_about_other_slice
     write_label_map(path, plane, geometry)
     (export / "labels" / "b_z0003.nii.gz").unlink()
 
-    summary = _import(scans, export, target, planned_are_done=True)
+    summary = _import(scans, export, target)
 
     wanted = np.full(SHAPE, 3, np.uint8)
     wanted[2] = plane[0]
-    wanted[8] = 0
-    found = labels_in(target, "a")
-    assert np.array_equal(found[2], wanted[2])
-    assert summary.views[1].missing == (3,)
-    assert not summary.views[0].extra
+    assert np.array_equal(labels_in(target, "a"), wanted)
+    a, b = summary.views
+    assert (a.done, a.extra, a.missing, b.missing) == ((2,), (), (8,), (3,))
+    a, b = _import(scans, export, target, planned_are_done=True).views
+    assert (a.done, a.empty, b.missing) == ((2, 8), (8,), (3,))
+
+
+def test_single_slices_that_cross_keep_what_was_drawn_and_refuse_what_differs(
+    scans, target, tmp_path
+):
+    plan = make_plan({"a": {0: [5], 1: [4]}}, {"a": SHAPE})
+    export = tmp_path / "export"
+    export_annotation(scans, plan=plan, tool="nifti", folder=export, single_slices=True)
+    path = export / "labels" / "a_z0005.nii.gz"
+    _, geometry = read_label_map(path)
+    write_label_map(path, np.ones(geometry.shape, np.uint8), geometry)
+
+    summary = import_annotation(scans, plan=plan, returned=export, folder=target)
+
+    assert (labels_in(target, "a")[5] == 1).all()
+    assert [view.annotated for view in summary.views] == [(5,), ()]
+    path = export / "labels" / "a_y0004.nii.gz"
+    _, geometry = read_label_map(path)
+    write_label_map(path, np.full(geometry.shape, 2, np.uint8), geometry)
+    with pytest.raises(DatasetError, match="7 voxels drawn otherwise in a slice that crosses"):
+        import_annotation(scans, plan=plan, returned=export, folder=target)
