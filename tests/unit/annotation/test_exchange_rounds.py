@@ -1,9 +1,11 @@
 """Every import is kept, and nothing earlier is lost."""
 
+import shutil
+
 import numpy as np
 import pytest
 from drawing_tools import make_plan
-from drawn_scans import DENSE, PLAN, SHAPE, draw, drawn_only, labels_in
+from drawn_scans import DENSE, GEOMETRY, PLAN, SHAPE, draw, drawn_only, labels_in
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +14,7 @@ from sparseunet.annotation.exchange.export import export_annotation
 from sparseunet.annotation.exchange.import_annotation import import_annotation
 from sparseunet.annotation.exchange.merge import merge_annotations
 from sparseunet.data.annotation import Annotation
-from sparseunet.data.io import read_label_map
+from sparseunet.data.io import read_label_map, write_label_map
 from sparseunet.errors import DatasetError
 
 
@@ -135,3 +137,20 @@ def test_merging_loses_no_annotated_voxel_and_invents_none(seed, newest_wins):
     assert np.array_equal(merged.labels_ZYX[won], winner.labels_ZYX[won])
     kept = loser.annotated_ZYX & ~won
     assert np.array_equal(merged.labels_ZYX[kept], loser.labels_ZYX[kept])
+
+
+def test_an_import_that_was_interrupted_is_finished_by_the_same_import(scans, export, target):
+    draw(export, "a", [2])
+    _import(scans, export, target)
+    record = (target / "annotation.json").read_bytes()
+    draw(export, "a", [2, 8])
+    draw(export, "b", [3])
+    _import(scans, export, target)
+    wanted = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    (target / "annotation.json").write_bytes(record)  # stopped after the first labels were written
+    shutil.rmtree(target / "annotation_rounds" / "round_002")
+    write_label_map(target / "labelsTr" / "b.nii.gz", drawn_only("b", []), GEOMETRY)
+
+    assert _import(scans, export, target).round == 2
+
+    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == wanted
