@@ -115,14 +115,15 @@ def _collect(request: Request, name: str) -> CollectedCase:
 
 
 def _annotation(drawn: DrawnCase, views: Sequence[ViewStatus]) -> Annotation:
-    annotated_ZYX = np.zeros(drawn.labels_ZYX.shape, bool)
+    labels_ZYX = np.zeros_like(drawn.labels_ZYX)
+    source_ZYX = np.zeros(drawn.labels_ZYX.shape, np.uint8)
     for view in views:
-        np.moveaxis(annotated_ZYX, view.axis, 0)[list(view.annotated)] = True
-    annotated_ZYX &= ~drawn.hidden_ZYX
-    return Annotation(
-        labels_ZYX=np.where(annotated_ZYX, drawn.labels_ZYX, 0).astype(drawn.labels_ZYX.dtype),
-        source_ZYX=np.where(annotated_ZYX, Source.MANUAL, Source.NONE).astype(np.uint8),
-    )
+        slices = list(view.annotated)
+        np.moveaxis(source_ZYX, view.axis, 0)[slices] = Source.MANUAL
+        drawn_slices = np.moveaxis(drawn.labels_ZYX, view.axis, 0)[slices]
+        np.moveaxis(labels_ZYX, view.axis, 0)[slices] = drawn_slices
+    source_ZYX[drawn.hidden_ZYX] = Source.NONE  # labels are 0 there already
+    return Annotation(labels_ZYX=labels_ZYX, source_ZYX=source_ZYX)
 
 
 def _not_hidden(drawn: DrawnCase, axis: int, slices: set[int]) -> frozenset[int]:
