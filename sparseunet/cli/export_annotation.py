@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder = resolve_workspace(arguments.workspace).raw_dataset(arguments.dataset)
     summary = export_annotation(
-        load_dataset(folder, labels_required=False),
+        load_dataset(folder, needs_labels=False),
         plan=read_annotation_plan(arguments.plan),
         tool=arguments.format,
         folder=arguments.output,

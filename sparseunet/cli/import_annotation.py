@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     workspace = resolve_workspace(arguments.workspace)
     summary = import_annotation(
-        load_dataset(workspace.raw_dataset(arguments.dataset), labels_required=False),
+        load_dataset(workspace.raw_dataset(arguments.dataset), needs_labels=False),
         plan=read_annotation_plan(arguments.plan),
         returned=arguments.folder,
         folder=workspace.raw_dataset_to_extend(arguments.output),

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from sparseunet.annotation.annotation_record import AnnotationRecord, AxisSlices
+from sparseunet.annotation.annotation_record import AnnotatedView, AnnotationRecord
 from sparseunet.data.annotation import Annotation
 
 OnConflict = Literal["refuse", "newest", "oldest"]
@@ -62,7 +62,7 @@ def merge_records(
     """
     slices: dict[int, set[int]] = {}
     for record in (earlier, new) if earlier is not None else (new,):
-        for view in record.axes:
+        for view in record.views:
             slices.setdefault(view.axis, set()).update(view.annotated_slices)
     views = [
         view_of(merged.labels_ZYX, axis=axis, annotated=sorted(indices))
@@ -71,10 +71,10 @@ def merge_records(
     return replace(record_of(views, classes=new.annotated_classes), minutes=minutes)
 
 
-def view_of(labels_ZYX: np.ndarray, *, axis: int, annotated: Sequence[int]) -> AxisSlices:
+def view_of(labels_ZYX: np.ndarray, *, axis: int, annotated: Sequence[int]) -> AnnotatedView:
     """Return the view with these annotated slices; those without any object count as empty."""
     slices = np.moveaxis(labels_ZYX, axis, 0)
-    return AxisSlices(
+    return AnnotatedView(
         axis=axis,
         num_slices=len(slices),
         annotated_slices=tuple(annotated),
@@ -82,7 +82,7 @@ def view_of(labels_ZYX: np.ndarray, *, axis: int, annotated: Sequence[int]) -> A
     )
 
 
-def record_of(views: Sequence[AxisSlices], *, classes: Sequence[str]) -> AnnotationRecord:
+def record_of(views: Sequence[AnnotatedView], *, classes: Sequence[str]) -> AnnotationRecord:
     """Return the record of a case with at least one view; the first with slices comes first."""
     first, *others = sorted(views, key=lambda view: not view.annotated_slices)
     return AnnotationRecord(
@@ -91,5 +91,5 @@ def record_of(views: Sequence[AxisSlices], *, classes: Sequence[str]) -> Annotat
         annotated_slices=first.annotated_slices,
         reviewed_empty_slices=first.reviewed_empty_slices,
         annotated_classes=tuple(classes),
-        other_axes=tuple(view for view in others if view.annotated_slices),
+        further_views=tuple(view for view in others if view.annotated_slices),
     )

@@ -238,8 +238,8 @@ def _is_news(
 ) -> bool:
     if (case.annotation.annotated_ZYX & ~earlier.annotated_ZYX).any() or earlier_record is None:
         return True
-    known = {view.axis: set(view.annotated_slices) for view in earlier_record.axes}
-    return any(not known.get(view.axis, set()) >= {*view.annotated_slices} for view in record.axes)
+    known = {view.axis: set(view.annotated_slices) for view in earlier_record.views}
+    return any(not known.get(view.axis, set()) >= {*view.annotated_slices} for view in record.views)
 
 
 def _round_records(

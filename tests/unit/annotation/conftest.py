@@ -24,7 +24,7 @@ def scans(tmp_path):
         "file_ending": ".nii.gz",
     }
     (folder / "dataset.json").write_text(json.dumps(description))
-    return load_dataset(folder, labels_required=False)
+    return load_dataset(folder, needs_labels=False)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def _make(folder: Path, names=("a", "b"), *, geometry=GEOMETRY, ending=".nii.gz"
         "file_ending": ending,
     }
     (folder / "dataset.json").write_text(json.dumps({**description, **changes}))
-    return load_dataset(folder, labels_required=False)
+    return load_dataset(folder, needs_labels=False)
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_what_slicer_itself_wrote_is_read(tmp_path):
         "file_ending": ".nrrd",
     }
     (folder / "dataset.json").write_text(json.dumps(description))
-    dataset = load_dataset(folder, labels_required=False)
+    dataset = load_dataset(folder, needs_labels=False)
     plan = make_plan({"chest": [3, 20]}, {"chest": (34, 128, 128)})
     returned = tmp_path / "returned"
     returned.mkdir()

@@ -147,7 +147,7 @@ def test_single_slices_come_back_into_their_volume(tmp_path, tool):
         found_ZYX, _ = read_label_map(tmp_path / "Dataset003_Drawn" / "labelsTr" / f"{name}.nii.gz")
         assert np.array_equal(found_ZYX, expected_ZYX)
     record = read_annotation_records(tmp_path / "Dataset003_Drawn" / "annotation.json").cases["a"]
-    assert [(view.axis, view.annotated_slices) for view in record.axes] == [(0, (5, 6)), (1, (4,))]
+    assert [(view.axis, view.annotated_slices) for view in record.views] == [(0, (5, 6)), (1, (4,))]
 
 
 def _reorient_nifti(path: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_dataset_without_any_label_can_be_exported_and_imported(tmp_path):
     for case in dense.cases:
         case.label.unlink()
     dense.cases[0].label.parent.rmdir()
-    dataset = load_dataset(tmp_path / "Dataset001_Dense", labels_required=False)
+    dataset = load_dataset(tmp_path / "Dataset001_Dense", needs_labels=False)
     plan = make_plan({"a": [5]}, {"a": SHAPE})
     export_annotation(dataset, plan=plan, tool="nifti", folder=tmp_path / "export")
     path = tmp_path / "export" / "labels" / "a.nii.gz"

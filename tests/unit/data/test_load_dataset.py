@@ -267,10 +267,10 @@ def test_cases_without_label_are_cases_where_labels_are_not_needed(tmp_path: Pat
     folder = make_dataset(tmp_path / "Dataset001_A", "a", "b")
     (folder / "labelsTr" / "a.nii.gz").unlink()
 
-    dataset = load_dataset(folder, labels_required=False)
+    dataset = load_dataset(folder, needs_labels=False)
 
     assert [case.label is None for case in dataset.cases] == [True, False]
     (folder / "labelsTr" / "b.nii.gz").unlink()
     (folder / "labelsTr").rmdir()
-    dataset = load_dataset(folder, labels_required=False)
+    dataset = load_dataset(folder, needs_labels=False)
     assert [case.label for case in dataset.cases] == [None, None]
