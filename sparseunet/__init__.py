@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparseunet import errors
+    from sparseunet.annotation.exchange.export import export_annotation
+    from sparseunet.annotation.exchange.import_annotation import import_annotation
     from sparseunet.annotation.simulate import simulate_annotation
     from sparseunet.data.annotation import Annotation, Source
     from sparseunet.data.check import check_dataset
@@ -36,8 +38,10 @@ __all__ = [
     "check_dataset",
     "errors",
     "evaluate",
+    "export_annotation",
     "extract_fingerprint",
     "fit",
+    "import_annotation",
     "load_dataset",
     "make_plan",
     "predict",
@@ -57,8 +61,10 @@ _HOMES = {
     "Source": "sparseunet.data.annotation",
     "check_dataset": "sparseunet.data.check",
     "evaluate": "sparseunet.evaluation.evaluate",
+    "export_annotation": "sparseunet.annotation.exchange.export",
     "extract_fingerprint": "sparseunet.fingerprint.extract",
     "fit": "sparseunet.training.fit",
+    "import_annotation": "sparseunet.annotation.exchange.import_annotation",
     "load_dataset": "sparseunet.data.load",
     "make_plan": "sparseunet.planning.make_plan",
     "predict": "sparseunet.prediction.predict",

@@ -8,6 +8,9 @@ from sparseunet.errors import RequestError
 
 DATASET_JSON = "dataset.json"
 ANNOTATION_JSON = "annotation.json"
+ANNOTATION_ROUNDS = "annotation_rounds"
+EXPORT_JSON = "export.json"
+WORK_LIST_CSV = "work_list.csv"
 FINGERPRINT_JSON = "dataset_fingerprint.json"
 LABEL_DENSITY_JSON = "label_density.json"
 SPLITS_JSON = "splits_final.json"
@@ -83,6 +86,15 @@ class Workspace:
                 f"Dataset id {folder.name[7:10]} is taken by {same_id[0]}; choose another id."
             )
         return folder
+
+    def raw_dataset_to_extend(self, name: str) -> Path:
+        """Return the folder of the raw dataset called `name`: the one there is, or a new one.
+
+        Raises:
+            RequestError: There is none, and `new_raw_dataset` refuses the name.
+        """
+        folder = Path(name) if "/" in name else self.raw / name
+        return folder if folder.is_dir() else self.new_raw_dataset(name)
 
     def preprocessed_dataset(self, dataset_name: str) -> Path:
         """Return the folder of fingerprint, plans, splits and preprocessed configurations."""

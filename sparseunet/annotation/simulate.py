@@ -1,10 +1,7 @@
 """Simulate sparse annotation: a copy of a dense dataset in which only chosen slices keep labels."""
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +12,13 @@ from sparseunet.annotation.annotation_record import (
     AnnotationRecords,
     write_annotation_records,
 )
+from sparseunet.annotation.new_dataset import (
+    appearing_folder,
+    describe_with_ignore,
+    ignore_value,
+    link_folder,
+    link_images,
+)
 from sparseunet.annotation.selection import load_selector
 from sparseunet.annotation.selection.slices import SelectionRequest, SliceStack
 from sparseunet.artifacts import write_json
@@ -24,9 +28,6 @@ from sparseunet.data.io import read_annotation, read_geometry, write_label_map
 from sparseunet.errors import RequestError
 from sparseunet.progress import track
 from sparseunet.workspace import ANNOTATION_JSON, DATASET_JSON
-
-_COMPANION_ENDINGS = (".json", ".raw", ".zraw")
-"""Of files that belong to an image: the voxel size of a TIFF, the voxels of a MetaImage header."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,9 +84,7 @@ def simulate_annotation(
     """
     _check_request(dataset, density=density, axis=axis, folder=folder)
     choose = load_selector(selector)
-    ignore = (
-        max(dataset.labels.values) + 1 if dataset.labels.ignore is None else dataset.labels.ignore
-    )
+    ignore = ignore_value(dataset.labels)
     labelled = [case for case in dataset.cases if case.label is not None]
     stacks = [_stack(case, axis) for case in labelled]
     counts = tuple(count_for_density(stack.num_slices, density=density) for stack in stacks)
@@ -100,10 +99,10 @@ def simulate_annotation(
     for slice_ in choose(stacks, request=request):
         kept[labelled[slice_.stack].name].append(slice_.index)
 
-    with _appearing_folder(folder) as new:
-        _link_images(dataset, new)
+    with appearing_folder(folder) as new:
+        link_images(dataset.cases, new / "imagesTr", file_ending=dataset.file_ending)
         for name in ("imagesTs", "labelsTs"):
-            _link_folder(dataset.folder / name, new / name)
+            link_folder(dataset.folder / name, new / name)
         (new / "labelsTr").mkdir()
 
         def hide(case: Case) -> AnnotationRecord:
@@ -122,7 +121,7 @@ def simulate_annotation(
             provenance={"simulated_from": dataset.name},
         )
         write_annotation_records(new / ANNOTATION_JSON, records)
-        write_json(new / DATASET_JSON, _describe(dataset, ignore))
+        write_json(new / DATASET_JSON, describe_with_ignore(dataset, ignore))
     return SimulationSummary(folder=folder, ignore=ignore, records=records)
 
 
@@ -178,51 +177,6 @@ def _stack(case: Case, axis: int) -> SliceStack:
     )
 
 
-@contextmanager
-def _appearing_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder` that takes its name only if the block succeeds."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
-    try:
-        new = holder / folder.name
-        new.mkdir()  # not the holder itself: mkdtemp makes that private to the user
-        yield new
-        new.rename(folder)
-    finally:
-        shutil.rmtree(holder)
-
-
-def _link_images(dataset: Dataset, new: Path) -> None:
-    (new / "imagesTr").mkdir()
-    for case in dataset.cases:
-        for channel, image in enumerate(case.images):
-            stem = f"{case.name}_{channel:04d}"
-            _link(image, new / "imagesTr" / f"{stem}{dataset.file_ending}")
-            for name in (stem, case.name):
-                for ending in _COMPANION_ENDINGS:
-                    companion = image.with_name(name + ending)
-                    target = new / "imagesTr" / companion.name
-                    if companion.is_file() and not target.exists():
-                        _link(companion, target)
-
-
-def _link_folder(source: Path, target: Path) -> None:
-    if not source.is_dir():
-        return
-    target.mkdir()
-    for file in sorted(source.rglob("*")):
-        if file.is_file():
-            _link(file, target / file.relative_to(source))
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        target.hardlink_to(source.resolve())
-    except OSError:  # another file system, or one without hard links, or a file of someone else
-        shutil.copyfile(source, target)
-
-
 def _write_sparse_case(
     case: Case,
     dataset: Dataset,
@@ -248,9 +202,3 @@ def _write_sparse_case(
         reviewed_empty_slices=tuple(index for index in annotated if not foreground[index].any()),
         annotated_classes=tuple(dataset.labels.foreground),
     )
-
-
-def _describe(dataset: Dataset, ignore: int) -> dict:
-    """Return the new `dataset.json`: as it was, with an ignore label."""
-    description = {key: value for key, value in dataset.description.items() if key != "dataset"}
-    return {**description, "labels": {**description["labels"], "ignore": ignore}}

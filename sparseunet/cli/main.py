@@ -20,6 +20,14 @@ VERBS = {
         "sparseunet.cli.simulate_annotation",
         "hide most slices of a dense dataset",
     ),
+    "export_annotation": (
+        "sparseunet.cli.export_annotation",
+        "hand planned slices out to annotators",
+    ),
+    "import_annotation": (
+        "sparseunet.cli.import_annotation",
+        "take drawings back into a dataset",
+    ),
     "train": ("sparseunet.cli.train", "train a network on what is annotated"),
     "predict": ("sparseunet.cli.predict", "segment new scans with a trained network"),
     "evaluate": ("sparseunet.cli.evaluate", "compare segmentations with references"),

@@ -59,13 +59,18 @@ def find_images(folder: Path, naming: Naming) -> tuple[dict[str, tuple[Path, ...
     return images, problems
 
 
-def find_training_cases(naming: Naming) -> tuple[tuple[Case, ...], list[Problem]]:
-    """Return every case with a file in `imagesTr` or `labelsTr`, and everything that is missing."""
+def find_training_cases(
+    naming: Naming, *, needs_labels: bool = True
+) -> tuple[tuple[Case, ...], list[Problem]]:
+    """Return every case with a file in `imagesTr` or `labelsTr`, and everything that is missing.
+
+    Without `needs_labels` an image without label is a case that nobody has annotated yet.
+    """
     images, problems = find_images(naming.root / _IMAGES, naming)
     label_paths, label_problems = _files(naming.root / _LABELS, naming)
     labels = {path.name[: -len(naming.file_ending)]: path for path in label_paths}
-    problems += label_problems
-    for name in sorted(images.keys() - labels.keys()) if labels else ():
+    problems += label_problems if needs_labels else []
+    for name in sorted(images.keys() - labels.keys()) if labels and needs_labels else ():
         path = naming.root / _LABELS / f"{name}{naming.file_ending}"
         problems.append(
             _missing(

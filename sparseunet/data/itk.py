@@ -6,6 +6,8 @@ SimpleITK's readers and writers may crash the process when two threads use them 
 
 import gzip
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,17 @@ from sparseunet.data.stored import (
 ITK_LOCK = threading.Lock()
 
 _SHEAR_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StoredLayers:
+    """A file with one or several values per voxel, in memory."""
+
+    voxels_LZYX: np.ndarray
+    """In the type of the file; L counts the values per voxel."""
+    geometry: Geometry
+    metadata: Mapping[str, str]
+    """Keys of the header that are no part of its format."""
 
 
 def read_itk(path: Path) -> StoredVolume:
@@ -110,10 +123,49 @@ def geometry_from_itk(path: Path, *, image_io: str = "") -> Geometry | None:
     )
 
 
-def write_itk(path: Path, voxels_ZYX: np.ndarray, geometry: Geometry) -> None:
+def read_itk_layers(path: Path) -> StoredLayers:
+    """Read a NRRD or MetaImage file that may hold several values per voxel, and its own keys.
+
+    Raises:
+        UnreadableFileError: Cut off, damaged, or not two or three axes in space.
+    """
+    import SimpleITK
+
+    with reading(path):
+        with ITK_LOCK:
+            image = SimpleITK.ReadImage(str(path))
+        if image.GetDimension() > 3:
+            raise several_volumes(path, found=f"axes of sizes {image.GetSize()}")
+        voxels = SimpleITK.GetArrayFromImage(image)
+        if path.suffix == ".nrrd":
+            _require_whole_nrrd(path, voxels.nbytes)
+        geometry = grid_geometry(
+            path,
+            shape_xyz=image.GetSize(),
+            spacing_xyz=image.GetSpacing(),
+            origin_mm=image.GetOrigin(),
+            direction=image.GetDirection(),
+        )
+    if image.GetNumberOfComponentsPerPixel() == 1:
+        voxels = voxels[..., None]
+    return StoredLayers(
+        voxels_LZYX=np.moveaxis(voxels, -1, 0).reshape(-1, *geometry.shape),
+        geometry=geometry,
+        metadata={key: image.GetMetaData(key) for key in image.GetMetaDataKeys()},
+    )
+
+
+def write_itk(
+    path: Path,
+    voxels_ZYX: np.ndarray,
+    geometry: Geometry,
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write one volume or plane in the format of the ending, compressed, with its geometry.
 
-    The file appears whole or not at all; the same input gives the same bytes.
+    The file appears whole or not at all; the same input gives the same bytes. `metadata` is written
+    as keys of its own into formats that have room for it (NRRD).
     """
     import SimpleITK
 
@@ -123,6 +175,8 @@ def write_itk(path: Path, voxels_ZYX: np.ndarray, geometry: Geometry) -> None:
     image.SetSpacing(spacing_zyx[::-1])
     image.SetOrigin(geometry.origin_mm)
     image.SetDirection(geometry.direction)
+    for key, value in (metadata or {}).items():
+        image.SetMetaData(key, value)
     with atomic_path(path) as temporary:
         with ITK_LOCK:
             SimpleITK.WriteImage(image, str(temporary), useCompression=True)

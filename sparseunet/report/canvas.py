@@ -11,33 +11,14 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from sparseunet.artifacts import atomic_path
+from sparseunet.data.colours import Colour
 
-Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
 WHITE: Colour = (255, 255, 255)
 INK: Colour = (31, 36, 48)
 GREY: Colour = (110, 118, 132)
 RULE: Colour = (226, 229, 235)
-
-LABEL_COLOURS: tuple[Colour, ...] = (
-    (230, 75, 53),
-    (38, 166, 222),
-    (245, 178, 36),
-    (52, 178, 106),
-    (171, 99, 219),
-    (240, 120, 180),
-    (0, 190, 180),
-    (160, 115, 70),
-    (150, 190, 40),
-    (90, 110, 235),
-)
-"""Colour of label values 1, 2, ...; the same in every picture, and repeated after the last."""
-
-
-def label_colour(value: int) -> Colour:
-    """Return the colour of a label value of 1 or more."""
-    return LABEL_COLOURS[(value - 1) % len(LABEL_COLOURS)]
 
 
 class Canvas:

@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sparseunet.data.colours import Colour, label_colour
 from sparseunet.progress import format_duration
 from sparseunet.report.canvas import (
     GREY,
     INK,
     RULE,
     Canvas,
-    Colour,
     Point,
-    label_colour,
     shorten,
     text_width,
 )

@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sparseunet.data.colours import LABEL_COLOURS, Colour, label_colour
 from sparseunet.report.canvas import (
     GREY,
     INK,
-    LABEL_COLOURS,
     RULE,
     WHITE,
     Canvas,
-    Colour,
     Point,
-    label_colour,
     shorten,
     text_width,
 )

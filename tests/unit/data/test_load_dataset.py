@@ -261,3 +261,16 @@ def test_one_picture_in_colour_stands_for_its_channels(tmp_path: Path) -> None:
     assert [path.name for path in scan.images] == ["a_0000.png"]
     with pytest.raises(DatasetError, match=r"a_0001\.png"):
         find_scans(tmp_path, file_ending=".png", num_channels=2)
+
+
+def test_cases_without_label_are_cases_where_labels_are_not_needed(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "Dataset001_A", "a", "b")
+    (folder / "labelsTr" / "a.nii.gz").unlink()
+
+    dataset = load_dataset(folder, needs_labels=False)
+
+    assert [case.label is None for case in dataset.cases] == [True, False]
+    (folder / "labelsTr" / "b.nii.gz").unlink()
+    (folder / "labelsTr").rmdir()
+    dataset = load_dataset(folder, needs_labels=False)
+    assert [case.label for case in dataset.cases] == [None, None]

@@ -3,7 +3,7 @@ import pytest
 from phantoms import box, intensities, sphere
 from PIL import Image
 
-from sparseunet.report.canvas import LABEL_COLOURS, label_colour
+from sparseunet.data.colours import LABEL_COLOURS, label_colour
 from sparseunet.report.overlay import (
     OverlayRow,
     draw_slice_overlay,
