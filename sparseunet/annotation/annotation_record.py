@@ -13,6 +13,16 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AxisSlices:
+    """The annotated slices of a case across one more axis."""
+
+    axis: int
+    num_slices: int
+    annotated_slices: tuple[int, ...]
+    reviewed_empty_slices: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AnnotationRecord:
     """What is known about the annotation of one case beyond its label map."""
 
@@ -31,6 +41,8 @@ class AnnotationRecord:
     """Who drew the labels."""
     minutes: float | None = None
     """Working time it took, or None if nobody measured it."""
+    other_axes: tuple[AxisSlices, ...] = ()
+    """What was annotated across other axes than `axis`, if a case is annotated across several."""
 
     def __post_init__(self) -> None:
         if self.axis not in (0, 1, 2):

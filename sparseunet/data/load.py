@@ -13,12 +13,25 @@ from sparseunet.data.description import (
     missing_description,
     parse_labels,
 )
-from sparseunet.data.find import Naming, find_images, find_listed_cases, find_training_cases
+from sparseunet.data.find import (
+    Naming,
+    find_images,
+    find_listed_cases,
+    find_loose_scans,
+    find_training_cases,
+)
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import DatasetError, Problem, RequestError, Severity
 from sparseunet.workspace import DATASET_JSON
 
-__all__ = ["Survey", "find_scans", "load_dataset", "parse_labels", "survey_dataset"]
+__all__ = [
+    "Survey",
+    "find_scans",
+    "load_dataset",
+    "load_scan_folder",
+    "parse_labels",
+    "survey_dataset",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,19 +86,45 @@ class Survey:
         )
 
 
-def load_dataset(folder: Path) -> Dataset:
+def load_dataset(folder: Path, *, labels_required: bool = True) -> Dataset:
     """Read `dataset.json` and list the training cases of a raw dataset in nnU-Net's layout.
 
     Cases come from `imagesTr` and `labelsTr`, or from the entry `dataset` of the description,
     whose paths are relative to `folder`. Voxels are not looked at.
 
+    Args:
+        folder: Of the dataset.
+        labels_required: Whether every image in `imagesTr` needs a label; without, `labelsTr` may
+            be incomplete or missing.
+
     Raises:
         DatasetError: Every problem of the description and every missing file.
     """
-    return survey_dataset(folder).to_dataset()
+    return survey_dataset(folder, labels_required=labels_required).to_dataset()
 
 
-def survey_dataset(folder: Path) -> Survey:
+def load_scan_folder(folder: Path) -> Dataset:
+    """Return the scans of a folder that no `dataset.json` describes, as a dataset without classes.
+
+    Its name is the folder's. See `find_loose_scans` for what the files may be called.
+
+    Raises:
+        DatasetError: No folder, no scan, or files that can be understood in several ways.
+    """
+    folder = folder.resolve()
+    file_ending, cases = find_loose_scans(folder)
+    return Dataset(
+        folder=folder,
+        name=folder.name,
+        channel_names=tuple(str(number) for number in range(len(cases[0].images))),
+        labels=LabelSchema(classes={"background": 0}, regions={}),
+        file_ending=file_ending,
+        cases=cases,
+        description={},
+    )
+
+
+def survey_dataset(folder: Path, *, labels_required: bool = True) -> Survey:
     """Understand as much of a raw dataset as possible, collecting problems instead of raising."""
     folder = folder.resolve()
     content, problems = _read_description(folder)
@@ -98,7 +137,9 @@ def survey_dataset(folder: Path) -> Survey:
             num_channels=len(described.channel_names),
             root=folder,
         )
-        cases, missing = _find_cases(content, naming, described.num_training)
+        cases, missing = _find_cases(
+            content, naming, described.num_training, labels_required=labels_required
+        )
         problems += missing
     return Survey(
         folder=folder,
@@ -135,12 +176,13 @@ def _read_description(folder: Path) -> tuple[Any, list[Problem]]:
 
 
 def _find_cases(
-    content: dict, naming: Naming, num_training: int | None
+    content: dict, naming: Naming, num_training: int | None, *, labels_required: bool
 ) -> tuple[tuple[Case, ...], list[Problem]]:
     listed = content.get("dataset")
-    cases, problems = (
-        find_training_cases(naming) if listed is None else find_listed_cases(listed, naming)
-    )
+    if listed is None:
+        cases, problems = find_training_cases(naming, labels_required=labels_required)
+    else:
+        cases, problems = find_listed_cases(listed, naming)
     if cases and num_training is not None and num_training != len(cases):
         wrong_number = Problem(
             severity=Severity.ERROR,
