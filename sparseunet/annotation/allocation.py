@@ -24,7 +24,7 @@ class Alternative:
     num_slices: int
     """Over all of them; each gets the same number, give or take one."""
     density: float
-    """Share of the slices of these volumes, on average."""
+    """Share of the voxels of these volumes; with one axis, of their slices."""
     minutes: float
     """By the cost model."""
     expected_share: float
@@ -61,13 +61,22 @@ class Situation:
         """Return the number of slices of some of the volumes, on average; of all, exactly."""
         return round(num_volumes * self.num_slices / self.num_volumes)
 
+    def density(self, num_slices: int, *, num_volumes: int) -> float:
+        """Return the share of the voxels of some volumes that so many slices hold, in [0, 1].
+
+        With one axis that is the share of the slices; slices of several axes cross each other.
+        """
+        share = min(1.0, num_slices / self.available(num_volumes))
+        return float(1 - (1 - share) ** len(self.depths[0]))
+
     def is_enough(self, num_slices: int, *, num_volumes: int) -> bool:
         """Return whether each volume gets its minimum: a slice for 2D, a density of 0.1 for 3D.
 
         The density of 3D may be missed by a hundredth of it, since budgets are rounded down.
         """
         minimum = 0.99 * MINIMUM_DENSITY_3D if self.dimensions == 3 else 0.0
-        return num_slices >= num_volumes and num_slices >= minimum * self.available(num_volumes)
+        density = self.density(num_slices, num_volumes=num_volumes)
+        return num_slices >= num_volumes and density >= minimum
 
     @cached_property
     def average_depths(self) -> tuple[int, ...]:
@@ -114,21 +123,22 @@ def allocate(total: int, capacities: Sequence[int]) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def slices_for_budget(budget: Budget, situation: Situation, *, num_volumes: int) -> int:
-    """Return how many slices a budget buys if `num_volumes` average volumes are annotated.
+def slices_for_budget(budget: Budget, situation: Situation) -> dict[int, int]:
+    """Return how many slices a budget buys if 1, 2, ... all volumes are annotated.
 
     A share is one of all slices there are, rounded down; per case it is one of each volume's,
-    rounded, at least one. Working time buys what the cost model says. 0 if it is not enough.
+    rounded, at least one. Working time buys what the cost model says. 0 where it is not enough.
     """
+    sizes = range(1, situation.num_volumes + 1)
     if budget.per_case:
         counts = [slices_per_case(budget, depths, situation.cost) for depths in situation.depths]
-        return round(num_volumes * float(np.mean(counts)))
+        return {size: round(size * float(np.mean(counts))) for size in sizes}
     if budget.unit == "minutes":
-        return _slices_for_minutes(budget, situation, num_volumes=num_volumes)
-    if budget.unit == "slices":
-        return int(budget.amount)
-    # a share like 0.07 of 100 must not become 6 because it is stored as 0.069999...
-    return int(budget.amount * situation.num_slices + 1e-9)
+        return {size: _slices_for_minutes(budget, situation, num_volumes=size) for size in sizes}
+    total = budget.amount
+    if budget.unit == "share":  # 7 % of 100 must not become 6 because it is stored as 6.999...
+        total = budget.amount * situation.num_slices + 1e-9
+    return dict.fromkeys(sizes, int(total))
 
 
 def slices_per_case(budget: Budget, depths: tuple[int, ...], cost: CostModel) -> int:
@@ -145,18 +155,24 @@ def compare(
 ) -> tuple[Alternative, ...]:
     """Return ways to spend the budget, most volumes first; empty if it buys no slice.
 
-    All volumes, three quarters, half, a quarter, an eighth, as many as get their minimum, and the
-    numbers in `also`; those that are impossible are left out.
+    As many volumes as get a slice, three quarters, half, a quarter and an eighth of these, as many
+    as get their minimum, and the numbers in `also`; those that are impossible are left out.
     """
-    sizes = {round(share * situation.num_volumes) for share in _FEWER_VOLUMES}
-    sizes |= {_most_volumes(budget, situation), *also}
-    found = {}
-    for size in sorted(sizes, reverse=True):
-        num_slices = slices_for_budget(budget, situation, num_volumes=size) if size > 0 else 0
-        possible = 0 < size <= min(num_slices, situation.num_volumes)
-        if possible and num_slices <= situation.available(size):
-            found[size] = _alternative(size, num_slices, situation)
-    return tuple(found.values())
+    possible = {
+        size: num_slices
+        for size, num_slices in slices_for_budget(budget, situation).items()
+        if size <= num_slices <= situation.available(size)
+    }
+    enough = [
+        size for size, number in possible.items() if situation.is_enough(number, num_volumes=size)
+    ]
+    most = max(possible, default=0)
+    sizes = {round(share * most) for share in _FEWER_VOLUMES} | {*enough[-1:], *also}
+    return tuple(
+        _alternative(size, possible[size], situation)
+        for size in sorted(sizes, reverse=True)
+        if size in possible
+    )
 
 
 def recommend(alternatives: Sequence[Alternative]) -> Alternative:
@@ -193,28 +209,14 @@ def require_alternatives(
 
 
 def _explain_impossible(budget: Budget, situation: Situation, num_volumes: int | None) -> str:
-    size = num_volumes or 1
-    num_slices = slices_for_budget(budget, situation, num_volumes=size)
+    size = num_volumes or (situation.num_volumes if budget.per_case else 1)
+    num_slices = slices_for_budget(budget, situation)[size]
     if num_slices < size:
         minutes = situation.minutes_by_count[1] * size
         costs = f" (that takes about {minutes:.1f} min)" if budget.unit == "minutes" else ""
         return f"{budget}, which is not one slice in each of {size} scans{costs}"
     available = situation.available(num_volumes or situation.num_volumes)
     return f"{budget}, which is {num_slices} slices of the about {available} that there are"
-
-
-def _most_volumes(budget: Budget, situation: Situation) -> int:
-    """Return the largest number of volumes that get their minimum; at least one."""
-    if budget.per_case:
-        return situation.num_volumes
-    fitting = [
-        size
-        for size in range(1, situation.num_volumes + 1)
-        if situation.is_enough(
-            slices_for_budget(budget, situation, num_volumes=size), num_volumes=size
-        )
-    ]
-    return max(fitting, default=1)
 
 
 def _slices_for_minutes(budget: Budget, situation: Situation, *, num_volumes: int) -> int:
@@ -232,7 +234,7 @@ def _alternative(num_volumes: int, num_slices: int, situation: Situation) -> Alt
     minutes = situation.minutes_by_count
     one_more = minutes[min(count + 1, len(minutes) - 1)]
     total = (num_volumes - rest) * minutes[min(count, len(minutes) - 1)] + rest * one_more
-    density = min(1.0, num_slices / situation.available(num_volumes))
+    density = situation.density(num_slices, num_volumes=num_volumes)
     expected = expect_share_of_dense(
         density=density,
         volume_share=num_volumes / situation.num_volumes,

@@ -46,17 +46,20 @@ class Budget:
         return f"{self.text} per case" if self.per_case else self.text
 
 
-def parse_budget(text: str, *, per_case: bool = False) -> Budget:
-    """Read a budget as a person writes it: `400slices`, `10%`, `90min`, `1.5h`.
+def parse_budget(text: str) -> Budget:
+    """Read a budget as a person writes it: `400slices`, `10%`, `90min`, `4slices per case`.
+
+    `parse_budget(str(budget))` is the budget again.
 
     Raises:
         RequestError: It is none, or it is zero, negative, part of a slice or more than 100 %.
     """
-    match = re.fullmatch(r"\s*([+-]?\d+(?:\.\d+)?)\s*([a-z%]+)\s*", text, re.IGNORECASE)
-    unit = _UNITS.get(match[2].lower()) if match else None
+    pattern = r"\s*(([+-]?\d+(?:\.\d+)?)\s*([a-z%]+))(\s+per\s+case)?\s*"
+    match = re.fullmatch(pattern, text, re.IGNORECASE)
+    unit = _UNITS.get(match[3].lower()) if match else None
     if match is None or unit is None:
         raise RequestError(f"The budget {text!r} is not understood; expected {_EXPECTED}.")
     counted, factor = unit
     # 10 * 0.01 is not 0.1, but 10 / 100 is
-    amount = float(match[1]) / round(1 / factor) if factor < 1 else float(match[1]) * factor
-    return Budget(text=text.strip(), unit=counted, amount=amount, per_case=per_case)
+    amount = float(match[2]) / round(1 / factor) if factor < 1 else float(match[2]) * factor
+    return Budget(text=match[1], unit=counted, amount=amount, per_case=match[4] is not None)

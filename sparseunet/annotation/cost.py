@@ -10,9 +10,6 @@ from sparseunet.annotation.annotation_record import AnnotationRecord
 from sparseunet.annotation.selection.fixed import fixed_interval_slices
 from sparseunet.errors import RequestError
 
-_WEIGHT_OF_ASSUMPTION = 0.1
-"""In a fit, each assumed price counts like a tenth of one average measured case."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CostModel:
@@ -90,10 +87,10 @@ ASSUMED_COST = CostModel(
 def fit_cost(records: Iterable[AnnotationRecord]) -> CostModel:
     """Fit the prices to measured working times; the assumed prices stand where nothing was.
 
-    Least squares without negative prices. The assumption is first scaled to the total of what was
-    measured and then weighs like a tenth of a case per price, so that one record is enough and what
-    the records cannot tell apart stays in the assumed proportion. The share of slices with objects
-    comes from all records, also those without minutes.
+    Least squares without negative prices, beside the assumption, which is scaled to the total of
+    what was measured and taken as right to 100 % for each price. So one record is enough, what the
+    records cannot tell apart keeps the assumed proportion, and many records outweigh it. The share
+    of slices with objects comes from all records, also those without minutes.
 
     Args:
         records: Of annotated cases; those without slices are passed over.
@@ -111,9 +108,12 @@ def fit_cost(records: Iterable[AnnotationRecord]) -> CostModel:
     minutes = np.array([record.minutes for record in measured], float)
     assumed = _prices(ASSUMED_COST)
     scaled = assumed * minutes.sum() / (counts @ assumed).sum()
-    weight = np.sqrt(_WEIGHT_OF_ASSUMPTION) * minutes.mean()
-    rows = np.vstack([counts, np.diag(weight / scaled)])
-    prices, _ = nnls(rows, np.concatenate([minutes, np.full(len(scaled), weight)]))
+    prices = scaled
+    for _ in range(2):  # the scatter of the minutes says how much the assumption weighs
+        scatter = np.sqrt(np.mean((counts @ prices - minutes) ** 2))
+        weight = max(scatter, 1e-3 * minutes.mean())
+        rows = np.vstack([counts, np.diag(weight / scaled)])
+        prices, _ = nnls(rows, np.concatenate([minutes, np.full(len(scaled), weight)]))
     return replace(
         model,
         minutes_per_volume=float(prices[0]),

@@ -22,6 +22,7 @@ from sparseunet.annotation.planning_request import (
     Axis,
     PlanningOptions,
     check_request,
+    read_geometries,
     request_problem,
 )
 from sparseunet.annotation.selection import load_selector
@@ -96,7 +97,7 @@ def make_annotation_plan(
         num_workers=options.num_workers,
     )
     slices = load_selector(selector)(stacks, request=request)
-    slices = _within_time(slices, stacks, budget, options.cost)
+    slices = within_time(slices, stacks, budget, options.cost)
     provenance: dict[str, Any] = {
         "sparseunet": version("sparseunet"),
         "axes": list(axes),
@@ -117,6 +118,17 @@ def make_annotation_plan(
         cases=to_planned_cases(slices, stacks, cost=options.cost),
         provenance=provenance,
     )
+
+
+def make_stacks(dataset: Dataset, *, axis: Axis, num_workers: int = 1) -> list[SliceStack]:
+    """Return every scan of a dataset cut into slices, case by case, then axis by axis.
+
+    Raises:
+        DatasetError: No scans, unreadable headers, 2D images; holds every problem.
+    """
+    geometries = read_geometries(dataset, num_workers=num_workers)
+    axes = choose_axes(list(geometries.values()), axis=axis)
+    return [_stack(case, geometries[case.name], axis) for case in dataset.cases for axis in axes]
 
 
 def choose_axes(geometries: Sequence[Geometry], *, axis: Axis) -> tuple[int, ...]:
@@ -242,13 +254,14 @@ def _require_enough(
 
 def _over_axes(count: int, depths: Sequence[int], *, turn: int) -> list[int]:
     """Share slices out over axes; what is left over starts at another axis in every volume."""
-    shift = turn % len(depths)
-    shifted = allocate(count, (*depths[shift:], *depths[:shift]))
-    back = len(depths) - shift
-    return [*shifted[back:], *shifted[:back]]
+    order = [(turn + step) % len(depths) for step in range(len(depths))]
+    counts = [0] * len(depths)
+    for _ in range(count):
+        counts[min((a for a in order if counts[a] < depths[a]), key=counts.__getitem__)] += 1
+    return counts
 
 
-def _within_time(
+def within_time(
     slices: Sequence[ChosenSlice], stacks: Sequence[SliceStack], budget: Budget, cost: CostModel
 ) -> tuple[ChosenSlice, ...]:
     """Leave out the least important slices if the expected minutes exceed the budget.

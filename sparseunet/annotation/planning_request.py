@@ -58,62 +58,27 @@ def check_request(
         load_selector(selector)
     except RequestError as error:
         problems.append(request_problem("--selector", found=str(error), expected="a selector"))
-    geometries, unreadable = _read_geometries(dataset, options.num_workers)
+    geometries: dict[str, Geometry] = {}
+    try:
+        geometries = read_geometries(dataset, num_workers=options.num_workers)
+    except DatasetError as error:
+        problems += error.problems
     try:
         understood = parse_budget(budget) if isinstance(budget, str) else budget
     except RequestError as error:
         wrong = request_problem("--budget", found=str(error), expected="a budget that buys slices")
-        raise DatasetError([wrong, *problems, *unreadable]) from None
-    if problems or unreadable:
-        raise DatasetError([*problems, *unreadable])
+        raise DatasetError([wrong, *problems]) from None
+    if problems:
+        raise DatasetError(problems)
     return understood, geometries
 
 
-def request_problem(
-    file: str, *, found: str, expected: str, fix: str = "correct it", case: str = ""
-) -> Problem:
-    """Return a problem with a flag or a folder of the request."""
-    return Problem(
-        severity=Severity.ERROR, case=case, file=file, found=found, expected=expected, fix=fix
-    )
+def read_geometries(dataset: Dataset, *, num_workers: int) -> dict[str, Geometry]:
+    """Return the grid of every case by its first channel.
 
-
-def _problems_of_request(
-    dataset: Dataset, *, axis: Axis, options: PlanningOptions
-) -> list[Problem]:
-    problems = []
-    if not dataset.cases:
-        problems.append(
-            request_problem(
-                str(dataset.folder), found="no scans", expected="at least one", fix="add some"
-            )
-        )
-    wanted = {
-        "--axis": (axis, (0, 1, 2, "auto", "all")),
-        "--dimensions": (options.dimensions, (2, 3)),
-        "--choose-volumes": (options.volume_choice, tuple(VOLUME_CHOICES)),
-    }
-    for flag, (value, allowed) in wanted.items():
-        if value not in allowed:
-            expected = f"one of {', '.join(map(str, allowed))}"
-            problems.append(request_problem(flag, found=str(value), expected=expected))
-    size, available = options.num_volumes, len(dataset.cases)
-    if isinstance(size, int) and available and not 1 <= size <= available:
-        problems.append(
-            request_problem(
-                "--volumes",
-                found=f"{size} of {available} scans",
-                expected=f"1 to {available}, or auto",
-                fix="choose another number",
-            )
-        )
-    return problems
-
-
-def _read_geometries(
-    dataset: Dataset, num_workers: int
-) -> tuple[dict[str, Geometry], list[Problem]]:
-    """Return the grid of every case by its first channel, and what is wrong with them."""
+    Raises:
+        DatasetError: No scans, unreadable headers, 2D images; holds every problem.
+    """
 
     def read(case: Case) -> Geometry | DatasetError:
         try:
@@ -142,4 +107,47 @@ def _read_geometries(
                 fix="choose whole images by hand, or stack them to volumes",
             )
         )
-    return geometries, problems
+    if not dataset.cases:
+        problems.append(
+            request_problem(
+                str(dataset.folder), found="no scans", expected="at least one", fix="add some"
+            )
+        )
+    if problems:
+        raise DatasetError(problems)
+    return geometries
+
+
+def request_problem(
+    file: str, *, found: str, expected: str, fix: str = "correct it", case: str = ""
+) -> Problem:
+    """Return a problem with a flag or a folder of the request."""
+    return Problem(
+        severity=Severity.ERROR, case=case, file=file, found=found, expected=expected, fix=fix
+    )
+
+
+def _problems_of_request(
+    dataset: Dataset, *, axis: Axis, options: PlanningOptions
+) -> list[Problem]:
+    problems = []
+    wanted = {
+        "--axis": (axis, (0, 1, 2, "auto", "all")),
+        "--dimensions": (options.dimensions, (2, 3)),
+        "--choose-volumes": (options.volume_choice, tuple(VOLUME_CHOICES)),
+    }
+    for flag, (value, allowed) in wanted.items():
+        if value not in allowed:
+            expected = f"one of {', '.join(map(str, allowed))}"
+            problems.append(request_problem(flag, found=str(value), expected=expected))
+    size, available = options.num_volumes, len(dataset.cases)
+    if isinstance(size, int) and available and not 1 <= size <= available:
+        problems.append(
+            request_problem(
+                "--volumes",
+                found=f"{size} of {available} scans",
+                expected=f"1 to {available}, or auto",
+                fix="choose another number",
+            )
+        )
+    return problems
