@@ -217,7 +217,7 @@ def describe_plan(plan: "AnnotationPlan", cost: "CostModel") -> str:
         "",
         "expected: share of the performance (IoU) of annotating everything",
         *map(_item, (*describe_evidence(dimensions), *DISAGREEMENTS)),
-        f"minutes: {cost.describe()}",
+        fill(f"minutes: {cost.describe()}", 96, subsequent_indent="  "),
         "",
     ]
     minutes = f"about {plan.expected_minutes:.0f} min"
