@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparseunet import errors
+    from sparseunet.annotation.make_annotation_plan import make_annotation_plan
     from sparseunet.annotation.simulate import simulate_annotation
     from sparseunet.data.annotation import Annotation, Source
     from sparseunet.data.check import check_dataset
     from sparseunet.data.dataset import Dataset
     from sparseunet.data.geometry import Geometry
     from sparseunet.data.image import Image
-    from sparseunet.data.load import load_dataset
+    from sparseunet.data.load import load_dataset, load_scan_folder
     from sparseunet.evaluation.evaluate import evaluate
     from sparseunet.fingerprint.extract import extract_fingerprint
     from sparseunet.pipeline import run_pipeline
@@ -39,6 +40,8 @@ __all__ = [
     "extract_fingerprint",
     "fit",
     "load_dataset",
+    "load_scan_folder",
+    "make_annotation_plan",
     "make_plan",
     "predict",
     "preprocess_case",
@@ -60,6 +63,8 @@ _HOMES = {
     "extract_fingerprint": "sparseunet.fingerprint.extract",
     "fit": "sparseunet.training.fit",
     "load_dataset": "sparseunet.data.load",
+    "load_scan_folder": "sparseunet.data.load",
+    "make_annotation_plan": "sparseunet.annotation.make_annotation_plan",
     "make_plan": "sparseunet.planning.make_plan",
     "predict": "sparseunet.prediction.predict",
     "preprocess_case": "sparseunet.preprocessing.case",

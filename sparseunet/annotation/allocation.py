@@ -102,7 +102,9 @@ def minutes_by_count(depths: tuple[int, ...], cost: CostModel) -> np.ndarray:
     minutes = np.array(
         [sum(axis[count] for axis, count in zip(along, split, strict=True)) for split in splits]
     )
-    return minutes + np.where(np.arange(len(minutes)) > 0, cost.minutes_per_volume, 0.0)
+    minutes[1:] += cost.minutes_per_volume
+    minutes.flags.writeable = False  # kept by the cache
+    return minutes
 
 
 def allocate(total: int, capacities: Sequence[int]) -> tuple[int, ...]:

@@ -13,13 +13,32 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AxisSlices:
-    """The annotated slices of a case across one more axis."""
+class AnnotatedView:
+    """The annotated slices of one case across one axis."""
 
     axis: int
+    """The slices lie across this axis of (z, y, x)."""
     num_slices: int
+    """Number of slices along the axis, annotated or not."""
     annotated_slices: tuple[int, ...]
+    """As in `AnnotationRecord`."""
     reviewed_empty_slices: tuple[int, ...] = ()
+    """As in `AnnotationRecord`."""
+
+    def __post_init__(self) -> None:
+        if self.axis not in (0, 1, 2):
+            raise ValueError(f"The axis must be 0, 1 or 2 for z, y, x, found {self.axis}.")
+        for name in ("annotated_slices", "reviewed_empty_slices"):
+            slices = getattr(self, name)
+            if list(slices) != sorted(set(slices)):
+                raise ValueError(f"{name} must be sorted without repetition, found {slices}.")
+        if any(not 0 <= index < self.num_slices for index in self.annotated_slices):
+            raise ValueError(
+                f"Slices must lie in 0 to {self.num_slices - 1}, found {self.annotated_slices}."
+            )
+        extra = sorted(set(self.reviewed_empty_slices) - set(self.annotated_slices))
+        if extra:
+            raise ValueError(f"Slices {extra} are reviewed as empty but not among the annotated.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,27 +60,29 @@ class AnnotationRecord:
     """Who drew the labels."""
     minutes: float | None = None
     """Working time it took, or None if nobody measured it."""
-    other_axes: tuple[AxisSlices, ...] = ()
-    """What was annotated across other axes than `axis`, if a case is annotated across several."""
+
+    further_views: tuple[AnnotatedView, ...] = ()
+    """Slices across other axes, for a case that was annotated across several."""
 
     def __post_init__(self) -> None:
-        if self.axis not in (0, 1, 2):
-            raise ValueError(f"The axis must be 0, 1 or 2 for z, y, x, found {self.axis}.")
-        for name in ("annotated_slices", "reviewed_empty_slices"):
-            slices = getattr(self, name)
-            if list(slices) != sorted(set(slices)):
-                raise ValueError(f"{name} must be sorted without repetition, found {slices}.")
-        if any(not 0 <= index < self.num_slices for index in self.annotated_slices):
-            raise ValueError(
-                f"Slices must lie in 0 to {self.num_slices - 1}, found {self.annotated_slices}."
-            )
-        extra = sorted(set(self.reviewed_empty_slices) - set(self.annotated_slices))
-        if extra:
-            raise ValueError(f"Slices {extra} are reviewed as empty but not among the annotated.")
+        axes = [view.axis for view in self.views]  # making the views checks the slices
+        if len(set(axes)) != len(axes):
+            raise ValueError(f"Every axis needs one view, found views across the axes {axes}.")
+
+    @property
+    def views(self) -> tuple[AnnotatedView, ...]:
+        """The annotated slices across every axis, this record's own axis first."""
+        own = AnnotatedView(
+            axis=self.axis,
+            num_slices=self.num_slices,
+            annotated_slices=self.annotated_slices,
+            reviewed_empty_slices=self.reviewed_empty_slices,
+        )
+        return (own, *self.further_views)
 
     @property
     def density(self) -> float:
-        """Share of the slices that are annotated, in [0, 1]."""
+        """Share of the slices across the record's own axis that are annotated, in [0, 1]."""
         return len(self.annotated_slices) / self.num_slices
 
 

@@ -95,12 +95,13 @@ def fit_cost(records: Iterable[AnnotationRecord]) -> CostModel:
     Args:
         records: Of annotated cases; those without slices are passed over.
     """
-    drawn = [record for record in records if record.annotated_slices]
+    drawn = [record for record in records if any(one.annotated_slices for one in record.views)]
     measured = [record for record in drawn if record.minutes]
     model = ASSUMED_COST
     if drawn:
-        num_slices = sum(len(record.annotated_slices) for record in drawn)
-        num_empty = sum(len(record.reviewed_empty_slices) for record in drawn)
+        parts = [one for record in drawn for one in record.views]
+        num_slices = sum(len(one.annotated_slices) for one in parts)
+        num_empty = sum(len(one.reviewed_empty_slices) for one in parts)
         model = replace(model, foreground_share=1 - num_empty / num_slices)
     if not measured:
         return model
@@ -126,9 +127,13 @@ def fit_cost(records: Iterable[AnnotationRecord]) -> CostModel:
 
 def _count(record: AnnotationRecord) -> tuple[int, int, int, int]:
     """Return how often each price was paid in a case."""
-    drawn = sorted(set(record.annotated_slices) - set(record.reviewed_empty_slices))
-    num_near = sum(index - 1 in record.annotated_slices for index in drawn)
-    return 1, len(record.annotated_slices), len(drawn) - num_near, num_near
+    num_slices = num_drawn = num_near = 0
+    for one in record.views:
+        drawn = set(one.annotated_slices) - set(one.reviewed_empty_slices)
+        num_slices += len(one.annotated_slices)
+        num_drawn += len(drawn)
+        num_near += sum(index - 1 in one.annotated_slices for index in drawn)
+    return 1, num_slices, num_drawn - num_near, num_near
 
 
 def _count_neighbours(slices: Sequence[int]) -> int:

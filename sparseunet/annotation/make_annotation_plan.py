@@ -53,7 +53,7 @@ def make_annotation_plan(
     one. The budget is never exceeded. The same arguments give the same plan.
 
     Args:
-        dataset: From `load_dataset(..., labels_required=False)` or `load_scan_folder`.
+        dataset: From `load_dataset(..., needs_labels=False)` or `load_scan_folder`.
         budget: As in `parse_budget`.
         selector: Name in `SELECTORS`, or `package.module:function`.
         axis: See `Axis`. `auto` takes one axis for all scans, by the median spacings; ties go to

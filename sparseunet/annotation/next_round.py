@@ -7,6 +7,7 @@ from importlib.metadata import version
 import numpy as np
 
 from sparseunet.annotation.annotation_plan import AnnotationPlan
+from sparseunet.annotation.annotation_record import AnnotationRecord
 from sparseunet.annotation.budget import Budget
 from sparseunet.annotation.cost import CostModel
 from sparseunet.annotation.make_annotation_plan import to_planned_cases, within_time
@@ -83,12 +84,21 @@ def measure_uncertainty(
     )
 
 
-def annotated_slices(stack: SliceStack, labels: LabelSchema) -> frozenset[int]:
-    """Return the slices of a stack with any annotation in its label file; none without a file."""
-    if stack.case.label is None:
-        return frozenset()
-    annotation, _ = read_annotation(stack.case.label, labels)
-    return frozenset(int(index) for index in annotation.annotated_slices(stack.axis))
+def annotated_slices(
+    stack: SliceStack, labels: LabelSchema, *, record: AnnotationRecord | None
+) -> frozenset[int]:
+    """Return the slices of a stack that a person has dealt with; none without a label file.
+
+    These are the slices of the record, and slices of which at least half of the voxels are
+    annotated: those across other axes cross every slice, but hold little of it.
+    """
+    known = () if record is None else record.views
+    taken = {i for one in known if one.axis == stack.axis for i in one.annotated_slices}
+    if stack.case.label is not None:
+        annotation, _ = read_annotation(stack.case.label, labels)
+        share_K = np.moveaxis(annotation.annotated_ZYX, stack.axis, 0).mean(axis=(1, 2))
+        taken |= {int(index) for index in np.flatnonzero(share_K >= 0.5)}
+    return frozenset(taken)
 
 
 def rank_by_uncertainty(
@@ -254,6 +264,9 @@ def _chosen(where: tuple[int, int], reason: str) -> ChosenSlice:
 
 def _mix(first: Sequence[ChosenSlice], second: Sequence[ChosenSlice]) -> tuple[ChosenSlice, ...]:
     """Merge two orders of priority so that every beginning holds both in proportion."""
-    placed = [((place + 0.5) / len(some), some[place]) for some in (first, second) for place in
-              range(len(some))]  # fmt: skip
+    placed = [
+        ((place + 0.5) / len(some), one)
+        for some in (first, second)
+        for place, one in enumerate(some)
+    ]
     return tuple(one for _, one in sorted(placed, key=lambda pair: pair[0]))

@@ -8,9 +8,9 @@ import numpy as np
 
 from sparseunet.annotation.annotation_plan import AnnotationPlan, PlannedCase
 from sparseunet.annotation.annotation_record import (
+    AnnotatedView,
     AnnotationRecord,
     AnnotationRecords,
-    AxisSlices,
 )
 from sparseunet.annotation.budget import Budget
 from sparseunet.annotation.make_annotation_plan import make_annotation_plan
@@ -166,7 +166,7 @@ def _apply(
             annotated_slices=first.annotated_slices,
             reviewed_empty_slices=first.reviewed_empty_slices,
             annotated_classes=classes,
-            other_axes=tuple(others),
+            further_views=tuple(others),
         )
         return sparse, record
 
@@ -216,10 +216,10 @@ def _mask(shape: tuple[int, ...], keep: Mapping[int, Sequence[int]]) -> np.ndarr
     return mask_ZYX
 
 
-def _kept(sparse: Annotation, slices: Sequence[int], axis: int) -> AxisSlices:
+def _kept(sparse: Annotation, slices: Sequence[int], axis: int) -> AnnotatedView:
     annotated = sorted(set(slices) & set(sparse.annotated_slices(axis).tolist()))
     foreground = np.moveaxis(sparse.labels_ZYX, axis, 0)
-    return AxisSlices(
+    return AnnotatedView(
         axis=axis,
         num_slices=sparse.labels_ZYX.shape[axis],
         annotated_slices=tuple(annotated),

@@ -1,10 +1,7 @@
 """Write a copy of a dense dataset in which only part of every training label map is left."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +12,13 @@ from sparseunet.annotation.annotation_record import (
     AnnotationRecords,
     write_annotation_records,
 )
+from sparseunet.annotation.new_dataset import (
+    appearing_folder,
+    describe_with_ignore,
+    ignore_value,
+    link_folder,
+    link_images,
+)
 from sparseunet.artifacts import write_json
 from sparseunet.data.annotation import Annotation, Source
 from sparseunet.data.dataset import Case, Dataset
@@ -22,9 +26,6 @@ from sparseunet.data.io import read_annotation, write_label_map
 from sparseunet.errors import RequestError
 from sparseunet.progress import track
 from sparseunet.workspace import ANNOTATION_JSON, DATASET_JSON
-
-_COMPANION_ENDINGS = (".json", ".raw", ".zraw")
-"""Of files that belong to an image: the voxel size of a TIFF, the voxels of a MetaImage header."""
 
 Sparsify = Callable[[Case, Annotation], tuple[Annotation, AnnotationRecord]]
 """Takes a dense case; returns what is left of its annotation, and the record of it."""
@@ -47,18 +48,16 @@ class SimulationSummary:
     def num_kept_slices(self) -> int:
         """Number of annotated slices over all cases and axes."""
         return sum(
-            len(record.annotated_slices)
-            + sum(len(other.annotated_slices) for other in record.other_axes)
+            len(one.annotated_slices)
             for record in self.records.cases.values()
+            for one in record.views
         )
 
     @property
     def num_slices(self) -> int:
         """Number of slices over all cases and axes, annotated or not."""
-        return sum(
-            record.num_slices + sum(other.num_slices for other in record.other_axes)
-            for record in self.records.cases.values()
-        )
+        records = self.records.cases.values()
+        return sum(one.num_slices for record in records for one in record.views)
 
 
 def write_sparse_copy(
@@ -96,13 +95,11 @@ def write_sparse_copy(
         )
     if problems:
         raise RequestError("Annotation cannot be simulated: " + "; ".join(problems) + ".")
-    ignore = dataset.labels.ignore
-    if ignore is None:
-        ignore = max(dataset.labels.values) + 1
-    with _appearing_folder(folder) as new:
-        _link_images(dataset, new)
+    ignore = ignore_value(dataset.labels)
+    with appearing_folder(folder) as new:
+        link_images(dataset.cases, new / "imagesTr", file_ending=dataset.file_ending)
         for name in ("imagesTs", "labelsTs"):
-            _link_folder(dataset.folder / name, new / name)
+            link_folder(dataset.folder / name, new / name)
         (new / "labelsTr").mkdir()
 
         def hide(case: Case) -> tuple[AnnotationRecord, int, int]:
@@ -118,7 +115,7 @@ def write_sparse_copy(
             provenance={"simulated_from": dataset.name, **origin.provenance},
         )
         write_annotation_records(new / ANNOTATION_JSON, records)
-        write_json(new / DATASET_JSON, _describe(dataset, ignore))
+        write_json(new / DATASET_JSON, describe_with_ignore(dataset, ignore))
     return SimulationSummary(
         folder=folder,
         ignore=ignore,
@@ -135,51 +132,6 @@ def hide_all_but(annotation: Annotation, keep_ZYX: np.ndarray) -> Annotation:
     return replace(annotation, labels_ZYX=labels_ZYX, source_ZYX=source_ZYX)
 
 
-@contextmanager
-def _appearing_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder` that takes its name only if the block succeeds."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
-    try:
-        new = holder / folder.name
-        new.mkdir()  # not the holder itself: mkdtemp makes that private to the user
-        yield new
-        new.rename(folder)
-    finally:
-        shutil.rmtree(holder)
-
-
-def _link_images(dataset: Dataset, new: Path) -> None:
-    (new / "imagesTr").mkdir()
-    for case in dataset.cases:
-        for channel, image in enumerate(case.images):
-            stem = f"{case.name}_{channel:04d}"
-            _link(image, new / "imagesTr" / f"{stem}{dataset.file_ending}")
-            for name in (stem, case.name):
-                for ending in _COMPANION_ENDINGS:
-                    companion = image.with_name(name + ending)
-                    target = new / "imagesTr" / companion.name
-                    if companion.is_file() and not target.exists():
-                        _link(companion, target)
-
-
-def _link_folder(source: Path, target: Path) -> None:
-    if not source.is_dir():
-        return
-    target.mkdir()
-    for file in sorted(source.rglob("*")):
-        if file.is_file():
-            _link(file, target / file.relative_to(source))
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        target.hardlink_to(source.resolve())
-    except OSError:  # another file system, or one without hard links, or a file of someone else
-        shutil.copyfile(source, target)
-
-
 def _write_case(
     case: Case, dataset: Dataset, *, sparsify: Sparsify, ignore: int, new: Path
 ) -> tuple[AnnotationRecord, int, int]:
@@ -192,9 +144,3 @@ def _write_case(
     labels_ZYX = sparse.to_label_map(ignore=ignore)
     write_label_map(new / "labelsTr" / f"{case.name}{dataset.file_ending}", labels_ZYX, geometry)
     return record, int(sparse.annotated_ZYX.sum()), labels_ZYX.size
-
-
-def _describe(dataset: Dataset, ignore: int) -> dict:
-    """Return the new `dataset.json`: as it was, with an ignore label."""
-    description = {key: value for key, value in dataset.description.items() if key != "dataset"}
-    return {**description, "labels": {**description["labels"], "ignore": ignore}}

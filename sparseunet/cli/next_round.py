@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sparseunet.cli.runs import default_folds
 from sparseunet.errors import RequestError
+from sparseunet.workspace import ANNOTATION_JSON
 
 if TYPE_CHECKING:
     from sparseunet.annotation.annotation_plan import AnnotationPlan
@@ -38,6 +39,7 @@ def plan_after(
     Raises:
         RequestError: No such run, no scan, nothing left to annotate, or budget and data do not fit.
     """
+    from sparseunet.annotation.annotation_record import read_annotation_records
     from sparseunet.annotation.make_annotation_plan import make_stacks
     from sparseunet.annotation.next_round import annotated_slices, plan_next_round
 
@@ -46,7 +48,12 @@ def plan_after(
     if not dataset.labels.foreground:
         raise RequestError("A next round needs a dataset with classes: give it with -d.")
     stacks = make_stacks(dataset, axis=axis)
-    taken = [annotated_slices(stack, dataset.labels) for stack in stacks]
+    file = dataset.folder / ANNOTATION_JSON
+    records = read_annotation_records(file).cases if file.is_file() else {}
+    taken = [
+        annotated_slices(stack, dataset.labels, record=records.get(stack.case.name))
+        for stack in stacks
+    ]
     open_stacks = [
         number for number, stack in enumerate(stacks) if len(taken[number]) < stack.num_slices
     ]

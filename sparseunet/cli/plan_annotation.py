@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sparseunet.annotation.planning_request import Axis, PlanningOptions
     from sparseunet.data.dataset import Dataset
 
+_RANDOM_SHARE = 1 / 3
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `plan_annotation`."""
@@ -130,7 +132,7 @@ def _add_round_arguments(parser: argparse.ArgumentParser) -> None:
     after.add_argument(
         "--random-share",
         type=float,
-        default=1 / 3,
+        default=_RANDOM_SHARE,
         metavar="SHARE",
         help="of the slices, drawn at random to compare with (default: a third)",
     )
@@ -146,6 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{arguments.output} exists already and is not overwritten; somebody may be working "
             "through it. Choose another name or remove it."
         )
+    _refuse_without_effect(arguments)
     dataset = _load(arguments)
     cost = _cost(arguments, dataset)
     if arguments.after is None:
@@ -165,6 +168,20 @@ def run(arguments: argparse.Namespace) -> int:
     print(text)
     print(f"Written: {arguments.output}")
     return 0
+
+
+def _refuse_without_effect(arguments: argparse.Namespace) -> None:
+    first_round = {"selector": "fixed", "volumes": "auto", "choose_volumes": "random"}
+    next_round = {"round": 1, "random_share": _RANDOM_SHARE}
+    unused = next_round if arguments.after is None else first_round
+    changed = [
+        f"--{name.replace('_', '-')}"
+        for name, default in unused.items()
+        if getattr(arguments, name) != default
+    ]
+    if changed:
+        when = "without" if arguments.after is None else "with"
+        raise RequestError(f"{', '.join(changed)} has no effect {when} --after; leave it out.")
 
 
 def _options(arguments: argparse.Namespace, cost: "CostModel") -> "PlanningOptions":
@@ -268,7 +285,7 @@ def _load(arguments: argparse.Namespace) -> "Dataset":
     if arguments.input is not None:
         return load_scan_folder(arguments.input)
     folder = resolve_workspace(arguments.workspace).raw_dataset(arguments.dataset)
-    return load_dataset(folder, labels_required=False)
+    return load_dataset(folder, needs_labels=False)
 
 
 def _budget(arguments: argparse.Namespace) -> str:

@@ -146,15 +146,8 @@ def _simulate(
 
 def _describe(summary: "SimulationSummary", *, kind: str) -> str:
     records = list(summary.records.cases.values())
-    counts = [
-        len(record.annotated_slices) + sum(len(one.annotated_slices) for one in record.other_axes)
-        for record in records
-    ]
-    num_empty = sum(
-        len(record.reviewed_empty_slices)
-        + sum(len(one.reviewed_empty_slices) for one in record.other_axes)
-        for record in records
-    )
+    counts = [sum(len(one.annotated_slices) for one in record.views) for record in records]
+    num_empty = sum(len(one.reviewed_empty_slices) for record in records for one in record.views)
     kept, total = summary.num_kept_slices, summary.num_slices
     if kind == "slices":
         what = f"{kept} of {total} slices kept ({kept / total:.1%}), "

@@ -60,19 +60,17 @@ def find_images(folder: Path, naming: Naming) -> tuple[dict[str, tuple[Path, ...
 
 
 def find_training_cases(
-    naming: Naming, *, labels_required: bool = True
+    naming: Naming, *, needs_labels: bool = True
 ) -> tuple[tuple[Case, ...], list[Problem]]:
     """Return every case with a file in `imagesTr` or `labelsTr`, and everything that is missing.
 
-    Args:
-        naming: Ending, number of channels and the dataset folder.
-        labels_required: Whether an image without label is a problem, as it is for training.
+    Without `needs_labels` an image without label is a case that nobody has annotated yet.
     """
     images, problems = find_images(naming.root / _IMAGES, naming)
     label_paths, label_problems = _files(naming.root / _LABELS, naming)
     labels = {path.name[: -len(naming.file_ending)]: path for path in label_paths}
-    problems += label_problems if labels_required else []
-    for name in sorted(images.keys() - labels.keys()) if labels and labels_required else ():
+    problems += label_problems if needs_labels else []
+    for name in sorted(images.keys() - labels.keys()) if labels and needs_labels else ():
         path = naming.root / _LABELS / f"{name}{naming.file_ending}"
         problems.append(
             _missing(

@@ -86,21 +86,21 @@ class Survey:
         )
 
 
-def load_dataset(folder: Path, *, labels_required: bool = True) -> Dataset:
+def load_dataset(folder: Path, *, needs_labels: bool = True) -> Dataset:
     """Read `dataset.json` and list the training cases of a raw dataset in nnU-Net's layout.
 
     Cases come from `imagesTr` and `labelsTr`, or from the entry `dataset` of the description,
     whose paths are relative to `folder`. Voxels are not looked at.
 
     Args:
-        folder: Of the dataset.
-        labels_required: Whether every image in `imagesTr` needs a label; without, `labelsTr` may
-            be incomplete or missing.
+        folder: The dataset folder.
+        needs_labels: Whether every image in `imagesTr` must have a label. Where it need not,
+            `labelsTr` may be missing too: that is a dataset before annotation.
 
     Raises:
         DatasetError: Every problem of the description and every missing file.
     """
-    return survey_dataset(folder, labels_required=labels_required).to_dataset()
+    return survey_dataset(folder, needs_labels=needs_labels).to_dataset()
 
 
 def load_scan_folder(folder: Path) -> Dataset:
@@ -124,7 +124,7 @@ def load_scan_folder(folder: Path) -> Dataset:
     )
 
 
-def survey_dataset(folder: Path, *, labels_required: bool = True) -> Survey:
+def survey_dataset(folder: Path, *, needs_labels: bool = True) -> Survey:
     """Understand as much of a raw dataset as possible, collecting problems instead of raising."""
     folder = folder.resolve()
     content, problems = _read_description(folder)
@@ -138,7 +138,7 @@ def survey_dataset(folder: Path, *, labels_required: bool = True) -> Survey:
             root=folder,
         )
         cases, missing = _find_cases(
-            content, naming, described.num_training, labels_required=labels_required
+            content, naming, described.num_training, needs_labels=needs_labels
         )
         problems += missing
     return Survey(
@@ -176,13 +176,14 @@ def _read_description(folder: Path) -> tuple[Any, list[Problem]]:
 
 
 def _find_cases(
-    content: dict, naming: Naming, num_training: int | None, *, labels_required: bool
+    content: dict, naming: Naming, num_training: int | None, *, needs_labels: bool
 ) -> tuple[tuple[Case, ...], list[Problem]]:
     listed = content.get("dataset")
-    if listed is None:
-        cases, problems = find_training_cases(naming, labels_required=labels_required)
-    else:
-        cases, problems = find_listed_cases(listed, naming)
+    cases, problems = (
+        find_training_cases(naming, needs_labels=needs_labels)
+        if listed is None
+        else find_listed_cases(listed, naming)
+    )
     if cases and num_training is not None and num_training != len(cases):
         wrong_number = Problem(
             severity=Severity.ERROR,

@@ -10,6 +10,7 @@ import pytest
 
 from sparseunet.annotation.annotation_plan import read_annotation_plan
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "documentation" / "tutorial" / "from_unlabelled_scans.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)

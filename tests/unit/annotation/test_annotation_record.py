@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sparseunet.annotation.annotation_record import (
+    AnnotatedView,
     AnnotationRecord,
     AnnotationRecords,
     read_annotation_records,
@@ -113,3 +115,29 @@ def test_a_file_of_another_kind_or_version_is_refused(tmp_path, content):
 
     with pytest.raises(RequestError, match="expected kind 'annotation', version 1"):
         read_annotation_records(path)
+
+
+def test_a_case_annotated_across_several_axes_has_several_views(tmp_path):
+    across_x = AnnotatedView(axis=2, num_slices=4, annotated_slices=(0, 3))
+    record = replace(RECORD, further_views=(across_x,))
+    path = tmp_path / "annotation.json"
+
+    write_annotation_records(path, AnnotationRecords(cases={"a": record}))
+
+    (read,) = read_annotation_records(path).cases.values()
+    assert read == record
+    assert [view.axis for view in read.views] == [0, 2]
+    assert read.views[0].reviewed_empty_slices == (1,)
+    assert [view.axis for view in RECORD.views] == [0]
+    with pytest.raises(ValueError, match="Every axis needs one view"):
+        replace(RECORD, further_views=(replace(across_x, axis=0),))
+
+
+def test_records_written_before_there_were_several_views_are_read(tmp_path):
+    path = tmp_path / "annotation.json"
+    write_annotation_records(path, AnnotationRecords(cases={"a": RECORD}))
+    content = json.loads(path.read_text())
+    del content["cases"]["a"]["further_views"]
+    path.write_text(json.dumps(content))
+
+    assert read_annotation_records(path).cases == {"a": RECORD}

@@ -1,11 +1,13 @@
 """Budgets mean what a person wrote, and costs follow what was measured."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseunet.annotation.annotation_record import AnnotationRecord
+from sparseunet.annotation.annotation_record import AnnotatedView, AnnotationRecord
 from sparseunet.annotation.budget import parse_budget
 from sparseunet.annotation.cost import ASSUMED_COST, CostModel, fit_cost
 from sparseunet.errors import RequestError
@@ -122,6 +124,19 @@ def test_one_measured_case_scales_the_assumption():
     for name in ("minutes_per_volume", "minutes_per_slice", "minutes_per_foreground_slice"):
         assert getattr(model, name) == pytest.approx(2 * getattr(ASSUMED_COST, name))
     assert model.foreground_share == 0.5
+
+
+def test_slices_across_other_axes_are_paid_for_too():
+    across_y = AnnotatedView(
+        axis=1, num_slices=50, annotated_slices=(3, 30), reviewed_empty_slices=()
+    )
+    both = replace(record((10, 20), minutes=100.0), further_views=(across_y,))
+    assert (
+        fit_cost([both]).minutes_per_slice
+        < fit_cost([record((10, 20), minutes=100.0)]).minutes_per_slice
+    )
+    empty = replace(across_y, reviewed_empty_slices=(3, 30))
+    assert fit_cost([replace(both, further_views=(empty,))]).foreground_share == 0.5
 
 
 def test_no_price_is_ever_negative():

@@ -66,7 +66,7 @@ def scans(tmp_path_factory) -> Dataset:
         "file_ending": ".nii.gz",
     }
     (folder / "dataset.json").write_text(json.dumps(description))
-    return load_dataset(folder, labels_required=False)
+    return load_dataset(folder, needs_labels=False)
 
 
 def per_case(plan: AnnotationPlan) -> dict[str, int]:

@@ -3,17 +3,21 @@
 import numpy as np
 import pytest
 
+from sparseunet.annotation.annotation_record import AnnotationRecord
 from sparseunet.annotation.budget import parse_budget
 from sparseunet.annotation.cost import ASSUMED_COST
 from sparseunet.annotation.next_round import (
     RoundOptions,
     SliceUncertainty,
+    annotated_slices,
     measure_uncertainty,
     plan_next_round,
     rank_by_uncertainty,
 )
 from sparseunet.annotation.selection.slices import SliceStack
 from sparseunet.data.dataset import Case
+from sparseunet.data.geometry import Geometry
+from sparseunet.data.io import write_label_map
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
 
@@ -107,6 +111,29 @@ def test_no_slice_is_chosen_twice_or_annotated_already():
     assert places == {(0, index) for index in range(1, 40, 2)} | {(1, 39)}
     with pytest.raises(RequestError, match="22 slices are asked for, but only 21"):
         rank(22, taken=taken)
+
+
+def test_crossing_slices_of_another_axis_do_not_count_as_annotated(tmp_path):
+    labels = LabelSchema(classes={"background": 0, "organ": 1}, regions={}, ignore=2)
+    labels_ZYX = np.full((10, 8, 8), 2, np.uint8)
+    labels_ZYX[[1, 4]] = 0
+    path = tmp_path / "scan.nii.gz"
+    write_label_map(path, labels_ZYX, Geometry(shape=(10, 8, 8), spacing_mm=(1.0, 1.0, 1.0)))
+    case = Case(name="scan", images=(), label=path)
+
+    def found(axis: int, record: AnnotationRecord | None = None) -> frozenset[int]:
+        stack = SliceStack(
+            case=case, axis=axis, num_slices=labels_ZYX.shape[axis], spacing_mm=(1.0, 1.0, 1.0)
+        )
+        return annotated_slices(stack, labels, record=record)
+
+    assert found(0) == {1, 4}
+    assert found(1) == set()
+    scribbled = AnnotationRecord(
+        axis=1, num_slices=8, annotated_slices=(5,), annotated_classes=("organ",)
+    )
+    assert found(1, scribbled) == {5}
+    assert found(0, scribbled) == {1, 4}
 
 
 def test_the_first_round_strays_further_than_later_ones():

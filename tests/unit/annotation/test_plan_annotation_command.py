@@ -106,6 +106,8 @@ def test_options_reach_the_plan(workspace):
         (["--budget", "10%", "--selector", "clever"], "no selector 'clever'"),
         (["--budget", "10%", "--minutes-per-slice", "0"], "more than 0 minutes"),
         (["--budget", "10%", "-i", "nowhere"], "no scan"),
+        (["--budget", "10%", "--round", "2"], "--round has no effect without --after"),
+        (["--budget", "10%", "--after", "run", "--volumes", "2"], "no effect with --after"),
         (["--budget", "10%", "--times", "nowhere.json"], "nowhere.json does not exist"),
     ],
 )

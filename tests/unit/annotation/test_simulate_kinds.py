@@ -89,7 +89,7 @@ def test_the_record_knows_the_slices_of_every_axis(dense, tmp_path):
     assert (records.selector, records.seed) == ("fixed", 0)
     assert records.provenance == {"simulated_from": "Dataset001_Dense", "budget": "48slices"}
     for name, record in records.cases.items():
-        found = {one.axis: set(one.annotated_slices) for one in (record, *record.other_axes)}
+        found = {one.axis: set(one.annotated_slices) for one in record.views}
         assert found == {c.axis: set(c.slices) for c in plan.of_case(name)}
         empty = set(record.reviewed_empty_slices)
         assert empty == set(record.annotated_slices) & {0, 1}

@@ -38,7 +38,7 @@ def raw_dataset(root: Path, *, labelled: tuple[str, ...] = ()) -> Path:
 
 @pytest.mark.parametrize("labelled", [(), ("b",), ("a", "b", "c")])
 def test_labels_may_be_missing_when_they_are_not_required(tmp_path, labelled):
-    dataset = load_dataset(raw_dataset(tmp_path, labelled=labelled), labels_required=False)
+    dataset = load_dataset(raw_dataset(tmp_path, labelled=labelled), needs_labels=False)
     assert [case.name for case in dataset.cases] == ["a", "b", "c"]
     assert tuple(case.name for case in dataset.cases if case.label is not None) == labelled
     assert all(len(case.images) == 1 for case in dataset.cases)
@@ -52,7 +52,7 @@ def test_for_training_they_are_required(tmp_path):
 def test_a_label_without_image_is_wrong_in_any_case(tmp_path):
     folder = raw_dataset(tmp_path, labelled=("d",))
     with pytest.raises(DatasetError, match="label without image"):
-        load_dataset(folder, labels_required=False)
+        load_dataset(folder, needs_labels=False)
 
 
 @pytest.mark.parametrize(
