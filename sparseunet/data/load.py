@@ -103,27 +103,6 @@ def load_dataset(folder: Path, *, needs_labels: bool = True) -> Dataset:
     return survey_dataset(folder, needs_labels=needs_labels).to_dataset()
 
 
-def load_scan_folder(folder: Path) -> Dataset:
-    """Return the scans of a folder that no `dataset.json` describes, as a dataset without classes.
-
-    Its name is the folder's. See `find_loose_scans` for what the files may be called.
-
-    Raises:
-        DatasetError: No folder, no scan, or files that can be understood in several ways.
-    """
-    folder = folder.resolve()
-    file_ending, cases = find_loose_scans(folder)
-    return Dataset(
-        folder=folder,
-        name=folder.name,
-        channel_names=tuple(str(number) for number in range(len(cases[0].images))),
-        labels=LabelSchema(classes={"background": 0}, regions={}),
-        file_ending=file_ending,
-        cases=cases,
-        description={},
-    )
-
-
 def survey_dataset(folder: Path, *, needs_labels: bool = True) -> Survey:
     """Understand as much of a raw dataset as possible, collecting problems instead of raising."""
     folder = folder.resolve()
@@ -163,6 +142,27 @@ def find_scans(folder: Path, *, file_ending: str, num_channels: int) -> tuple[Ca
     if problems:
         raise DatasetError(problems)
     return tuple(Case(name=name, images=files, label=None) for name, files in images.items())
+
+
+def load_scan_folder(folder: Path) -> Dataset:
+    """Return the scans of a folder that no `dataset.json` describes, as a dataset without classes.
+
+    Its name is the folder's. See `find_loose_scans` for what the files may be called.
+
+    Raises:
+        DatasetError: No folder, no scan, or files that can be understood in several ways.
+    """
+    folder = folder.resolve()
+    file_ending, cases = find_loose_scans(folder)
+    return Dataset(
+        folder=folder,
+        name=folder.name,
+        channel_names=tuple(str(number) for number in range(len(cases[0].images))),
+        labels=LabelSchema(classes={"background": 0}, regions={}),
+        file_ending=file_ending,
+        cases=cases,
+        description={},
+    )
 
 
 def _read_description(folder: Path) -> tuple[Any, list[Problem]]:
