@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from sparseunet import errors
     from sparseunet.annotation.exchange.export import export_annotation
     from sparseunet.annotation.exchange.import_annotation import import_annotation
+    from sparseunet.annotation.make_annotation_plan import make_annotation_plan
     from sparseunet.annotation.simulate import simulate_annotation
     from sparseunet.data.annotation import Annotation, Source
     from sparseunet.data.check import check_dataset
     from sparseunet.data.dataset import Dataset
     from sparseunet.data.geometry import Geometry
     from sparseunet.data.image import Image
-    from sparseunet.data.load import load_dataset
+    from sparseunet.data.load import load_dataset, load_scan_folder
     from sparseunet.evaluation.evaluate import evaluate
     from sparseunet.fingerprint.extract import extract_fingerprint
     from sparseunet.pipeline import run_pipeline
@@ -43,6 +44,8 @@ __all__ = [
     "fit",
     "import_annotation",
     "load_dataset",
+    "load_scan_folder",
+    "make_annotation_plan",
     "make_plan",
     "predict",
     "preprocess_case",
@@ -66,6 +69,8 @@ _HOMES = {
     "fit": "sparseunet.training.fit",
     "import_annotation": "sparseunet.annotation.exchange.import_annotation",
     "load_dataset": "sparseunet.data.load",
+    "load_scan_folder": "sparseunet.data.load",
+    "make_annotation_plan": "sparseunet.annotation.make_annotation_plan",
     "make_plan": "sparseunet.planning.make_plan",
     "predict": "sparseunet.prediction.predict",
     "preprocess_case": "sparseunet.preprocessing.case",

@@ -1,55 +1,25 @@
 """Simulate sparse annotation: a copy of a dense dataset in which only chosen slices keep labels."""
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from sparseunet.annotation.annotation_plan import AnnotationPlan, PlannedCase
 from sparseunet.annotation.annotation_record import (
+    AnnotatedView,
     AnnotationRecord,
     AnnotationRecords,
-    write_annotation_records,
 )
-from sparseunet.annotation.new_dataset import (
-    appearing_folder,
-    describe_with_ignore,
-    ignore_value,
-    link_folder,
-    link_images,
-)
-from sparseunet.annotation.selection import load_selector
-from sparseunet.annotation.selection.slices import SelectionRequest, SliceStack
-from sparseunet.artifacts import write_json
-from sparseunet.data.annotation import Annotation, Source
+from sparseunet.annotation.budget import Budget
+from sparseunet.annotation.make_annotation_plan import make_annotation_plan
+from sparseunet.annotation.planning_request import PlanningOptions
+from sparseunet.annotation.sparse_copy import SimulationSummary, hide_all_but, write_sparse_copy
+from sparseunet.data.annotation import Annotation
 from sparseunet.data.dataset import Case, Dataset
-from sparseunet.data.io import read_annotation, read_geometry, write_label_map
-from sparseunet.errors import RequestError
-from sparseunet.progress import track
-from sparseunet.workspace import ANNOTATION_JSON, DATASET_JSON
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SimulationSummary:
-    """What a simulation kept."""
-
-    folder: Path
-    """The new raw dataset."""
-    ignore: int
-    """The label value that marks what was hidden."""
-    records: AnnotationRecords
-    """As written to `annotation.json`."""
-
-    @property
-    def num_kept_slices(self) -> int:
-        """Number of annotated slices over all cases."""
-        return sum(len(record.annotated_slices) for record in self.records.cases.values())
-
-    @property
-    def num_slices(self) -> int:
-        """Number of slices over all cases, annotated or not."""
-        return sum(record.num_slices for record in self.records.cases.values())
+from sparseunet.data.io import read_geometry
+from sparseunet.errors import DatasetError, Problem, RequestError, Severity
 
 
 def simulate_annotation(
@@ -60,14 +30,16 @@ def simulate_annotation(
     axis: int,
     seed: int,
     folder: Path,
+    volume_share: float = 1.0,
     num_workers: int = 1,
 ) -> SimulationSummary:
     """Write a raw dataset in which all but some slices of every training label map are hidden.
 
-    Of D slices, max(1, round(density · D)) keep their labels (Z25 §2.1: annotation density); all
-    other voxels get the ignore value, which is the dataset's own or else the highest label value
-    plus one. Images and test data are hard links to the originals where the file system allows it,
-    copies elsewhere; test labels stay as they are. The folder appears complete or not at all.
+    Of D slices, max(1, round(density · D)) keep their labels (Z25 §2.1: annotation density ρ). With
+    a volume share s below 1, max(1, round(s · N)) of N volumes drawn at random keep any (Z25's
+    volume count; with the same seed, more volumes contain those of fewer); the label maps of the
+    others hold nothing but the ignore value, so the plan of the networks stays the same while
+    training leaves them out. See `write_sparse_copy` for what else is written.
 
     Args:
         dataset: Every case that has a label map is made sparse; cases without stay unlabelled.
@@ -76,129 +48,180 @@ def simulate_annotation(
         axis: The slices lie across this axis of (z, y, x).
         seed: For selectors that draw at random; recorded with every selector.
         folder: The new dataset; must not exist.
+        volume_share: Share of the volumes that stay annotated, above 0 and up to 1.
         num_workers: Threads that read and write label maps.
 
     Raises:
-        RequestError: Density, axis, selector or folder are not possible, no case has labels, or a
-            label map is a 2D image, which has no slices to choose from.
+        RequestError: Shares, axis, selector or folder are not possible, no case has labels, or an
+            image is 2D, which has no slices to choose from.
     """
-    _check_request(dataset, density=density, axis=axis, folder=folder)
-    choose = load_selector(selector)
-    ignore = ignore_value(dataset.labels)
-    labelled = [case for case in dataset.cases if case.label is not None]
-    stacks = [_stack(case, axis) for case in labelled]
-    counts = tuple(count_for_density(stack.num_slices, density=density) for stack in stacks)
-    request = SelectionRequest(
-        counts=counts,
-        total=sum(counts),
+    if folder.exists():
+        raise RequestError(f"{folder} exists already and is not overwritten; choose another name.")
+    plan = plan_for_density(
+        dataset,
+        density=density,
+        selector=selector,
+        axis=axis,
         seed=seed,
-        labels=dataset.labels,
+        volume_share=volume_share,
         num_workers=num_workers,
     )
-    kept: dict[str, list[int]] = {case.name: [] for case in labelled}
-    for slice_ in choose(stacks, request=request):
-        kept[labelled[slice_.stack].name].append(slice_.index)
+    shares = {} if volume_share == 1 else {"volume_share": volume_share}
+    return _apply(
+        dataset, plan, density=density, folder=folder, provenance=shares, num_workers=num_workers
+    )
 
-    with appearing_folder(folder) as new:
-        link_images(dataset.cases, new / "imagesTr", file_ending=dataset.file_ending)
-        for name in ("imagesTs", "labelsTs"):
-            link_folder(dataset.folder / name, new / name)
-        (new / "labelsTr").mkdir()
 
-        def hide(case: Case) -> AnnotationRecord:
-            return _write_sparse_case(
-                case, dataset, keep=kept[case.name], axis=axis, ignore=ignore, new=new
-            )
+def plan_for_density(
+    dataset: Dataset,
+    *,
+    density: float,
+    selector: str,
+    axis: int,
+    seed: int,
+    volume_share: float = 1.0,
+    num_workers: int = 1,
+) -> AnnotationPlan:
+    """Return the plan of a share of the slices of a share of the cases that have label maps.
 
-        with ThreadPoolExecutor(num_workers) as pool:
-            hidden = track(pool.map(hide, labelled), total=len(labelled), label="Hiding slices")
-            cases = dict(zip((case.name for case in labelled), hidden, strict=True))
-        records = AnnotationRecords(
-            cases=cases,
-            selector=selector,
-            density=density,
-            seed=seed,
-            provenance={"simulated_from": dataset.name},
+    See `simulate_annotation` for arguments, rounding and errors.
+    """
+    problems = [
+        f"{name} {share} is not a share; give one above 0 and up to 1"
+        for name, share in (("density", density), ("volume share", volume_share))
+        if not 0 < share <= 1
+    ]
+    if axis not in (0, 1, 2):
+        problems.append(f"axis {axis} does not exist; give 0, 1 or 2 for z, y, x")
+    labelled = tuple(case for case in dataset.cases if case.label is not None)
+    if not labelled:
+        problems.append(
+            f"no training case of {dataset.name} has a label map, nothing can be hidden"
         )
-        write_annotation_records(new / ANNOTATION_JSON, records)
-        write_json(new / DATASET_JSON, describe_with_ignore(dataset, ignore))
-    return SimulationSummary(folder=folder, ignore=ignore, records=records)
+    if problems:
+        raise RequestError("Annotation cannot be simulated: " + "; ".join(problems) + ".")
+    return make_annotation_plan(
+        replace(dataset, cases=labelled),
+        budget=Budget(text=f"{100 * density:g}%", unit="share", amount=density, per_case=True),
+        selector=selector,
+        axis=axis,
+        seed=seed,
+        options=PlanningOptions(
+            num_volumes=max(1, round(volume_share * len(labelled))), num_workers=num_workers
+        ),
+    )
 
 
-def count_for_density(num_slices: int, *, density: float) -> int:
-    """Return how many of `num_slices` a density in (0, 1] stands for: rounded, at least one."""
-    return max(1, round(density * num_slices))
+def simulate_plan(
+    dataset: Dataset, plan: AnnotationPlan, *, folder: Path, num_workers: int = 1
+) -> SimulationSummary:
+    """Write a raw dataset in which only the planned slices keep their labels.
+
+    Label maps of cases without planned slices hold nothing but the ignore value. With slices across
+    several axes a voxel keeps its label if any of them holds it.
+
+    Raises:
+        DatasetError: The plan names cases without labels, or slices that the label maps do not
+            have; holds every problem.
+        RequestError: As for `write_sparse_copy`.
+    """
+    problems = [problem for planned in plan.cases for problem in _misfits(planned, dataset)]
+    if problems:
+        raise DatasetError(problems)
+    return _apply(
+        dataset,
+        plan,
+        density=None,
+        folder=folder,
+        provenance={"budget": plan.budget},
+        num_workers=num_workers,
+    )
 
 
 def hide_slices(annotation: Annotation, *, keep: Sequence[int], axis: int) -> Annotation:
     """Return the annotation with only the slices `keep` across `axis` left annotated."""
-    hidden_ZYX = np.ones(annotation.labels_ZYX.shape, bool)
-    np.moveaxis(hidden_ZYX, axis, 0)[list(keep)] = False
-    labels_ZYX, source_ZYX = annotation.labels_ZYX.copy(), annotation.source_ZYX.copy()
-    labels_ZYX[hidden_ZYX] = 0
-    source_ZYX[hidden_ZYX] = Source.NONE
-    return replace(annotation, labels_ZYX=labels_ZYX, source_ZYX=source_ZYX)
+    return hide_all_but(annotation, _mask(annotation.labels_ZYX.shape, {axis: keep}))
 
 
-def _check_request(dataset: Dataset, *, density: float, axis: int, folder: Path) -> None:
-    problems = []
-    if not 0 < density <= 1:
-        problems.append(f"density {density} is not a share of slices; give one above 0 and up to 1")
-    if axis not in (0, 1, 2):
-        problems.append(f"axis {axis} does not exist; give 0, 1 or 2 for z, y, x")
-    if folder.exists():
-        problems.append(f"{folder} exists already and is not overwritten; choose another name")
-    labels = [case.label for case in dataset.cases if case.label is not None]
-    if not labels:
-        problems.append(
-            f"no training case of {dataset.name} has a label map, nothing can be hidden"
+def _apply(
+    dataset: Dataset,
+    plan: AnnotationPlan,
+    *,
+    density: float | None,
+    folder: Path,
+    provenance: Mapping[str, object],
+    num_workers: int,
+) -> SimulationSummary:
+    axes = sorted({planned.axis for planned in plan.cases}) or [0]
+    classes = tuple(dataset.labels.foreground)
+
+    def sparsify(case: Case, dense: Annotation) -> tuple[Annotation, AnnotationRecord]:
+        keep: dict[int, Sequence[int]] = dict.fromkeys(axes, ())
+        keep |= {planned.axis: planned.slices for planned in plan.of_case(case.name)}
+        sparse = hide_all_but(dense, _mask(dense.labels_ZYX.shape, keep))
+        first, *others = (_kept(sparse, keep[axis], axis) for axis in axes)
+        record = AnnotationRecord(
+            axis=first.axis,
+            num_slices=first.num_slices,
+            annotated_slices=first.annotated_slices,
+            reviewed_empty_slices=first.reviewed_empty_slices,
+            annotated_classes=classes,
+            further_views=tuple(others),
         )
-    flat = [label.name for label in labels if read_geometry(label).dimensions == 2]
-    if flat:
-        names = ", ".join(flat[:3]) + (", ..." if len(flat) > 3 else "")
-        problems.append(
-            f"{len(flat)} label maps of {dataset.name} are 2D images ({names}), which have no"
-            " slices to choose from; for less annotation of 2D data take fewer images"
-        )
-    if problems:
-        raise RequestError("Annotation cannot be simulated: " + "; ".join(problems) + ".")
+        return sparse, record
 
-
-def _stack(case: Case, axis: int) -> SliceStack:
-    assert case.label is not None
-    geometry = read_geometry(case.label)
-    first, second = (other for other in range(3) if other != axis)
-    spacing_mm = geometry.spacing_mm
-    return SliceStack(
-        case=case,
-        axis=axis,
-        num_slices=geometry.shape[axis],
-        spacing_mm=(spacing_mm[axis], spacing_mm[first], spacing_mm[second]),
+    return write_sparse_copy(
+        dataset,
+        sparsify,
+        folder=folder,
+        origin=AnnotationRecords(
+            cases={},
+            selector=plan.selector,
+            density=density,
+            seed=plan.seed,
+            provenance=provenance,
+        ),
+        num_workers=num_workers,
     )
 
 
-def _write_sparse_case(
-    case: Case,
-    dataset: Dataset,
-    *,
-    keep: Sequence[int],
-    axis: int,
-    ignore: int,
-    new: Path,
-) -> AnnotationRecord:
-    assert case.label is not None
-    dense, geometry = read_annotation(case.label, dataset.labels)
-    sparse = hide_slices(dense, keep=keep, axis=axis)
-    wide_enough = np.promote_types(sparse.labels_ZYX.dtype, np.min_scalar_type(ignore))
-    sparse = replace(sparse, labels_ZYX=sparse.labels_ZYX.astype(wide_enough, copy=False))
-    labels_ZYX = sparse.to_label_map(ignore=ignore)
-    write_label_map(new / "labelsTr" / f"{case.name}{dataset.file_ending}", labels_ZYX, geometry)
-    annotated = tuple(int(index) for index in sparse.annotated_slices(axis))
+def _misfits(planned: PlannedCase, dataset: Dataset) -> list[Problem]:
+    """Return why the slices of one planned case cannot be applied; nothing if they can."""
+    label = next((case.label for case in dataset.cases if case.name == planned.case), None)
+    if label is None:
+        found, expected = "no label map", f"a dense label map in {dataset.name}"
+    else:
+        num_slices = read_geometry(label).shape[planned.axis]
+        if num_slices == planned.num_slices:
+            return []
+        found = f"{num_slices} slices across axis {planned.axis}"
+        expected = f"{planned.num_slices}, as the plan says"
+    return [
+        Problem(
+            severity=Severity.ERROR,
+            case=planned.case,
+            file="" if label is None else label.name,
+            found=found,
+            expected=expected,
+            fix="apply the plan to the dataset it was made for",
+        )
+    ]
+
+
+def _mask(shape: tuple[int, ...], keep: Mapping[int, Sequence[int]]) -> np.ndarray:
+    """Return the bool mask of the slices to keep, by axis."""
+    mask_ZYX = np.zeros(shape, bool)
+    for axis, slices in keep.items():
+        np.moveaxis(mask_ZYX, axis, 0)[list(slices)] = True
+    return mask_ZYX
+
+
+def _kept(sparse: Annotation, slices: Sequence[int], axis: int) -> AnnotatedView:
+    annotated = sorted(set(slices) & set(sparse.annotated_slices(axis).tolist()))
     foreground = np.moveaxis(sparse.labels_ZYX, axis, 0)
-    return AnnotationRecord(
+    return AnnotatedView(
         axis=axis,
-        num_slices=geometry.shape[axis],
-        annotated_slices=annotated,
+        num_slices=sparse.labels_ZYX.shape[axis],
+        annotated_slices=tuple(annotated),
         reviewed_empty_slices=tuple(index for index in annotated if not foreground[index].any()),
-        annotated_classes=tuple(dataset.labels.foreground),
     )

@@ -16,6 +16,7 @@ VERBS = {
         "sparseunet.cli.plan_and_preprocess",
         "check, fingerprint, plan and preprocess",
     ),
+    "plan_annotation": ("sparseunet.cli.plan_annotation", "choose slices to annotate in a budget"),
     "simulate_annotation": (
         "sparseunet.cli.simulate_annotation",
         "hide most slices of a dense dataset",

@@ -1,18 +1,22 @@
 """Hide most slices of a densely labelled dataset, to see what sparse annotation costs.
 
 Writes a new raw dataset whose training label maps keep the chosen slices; all other voxels get the
-ignore value. Test labels stay dense. annotation.json remembers which slices were kept.
+ignore value. Test labels stay dense. annotation.json remembers which slices were kept. What is kept
+is said by a plan of annotation (--plan), or by a density. For comparison, --kind leaves random
+patches or scribbles in place of slices.
 """
 
 import argparse
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sparseunet.cli.environment import resolve_workspace
 from sparseunet.cli.options import add_num_workers_argument
 from sparseunet.errors import RequestError
 
 if TYPE_CHECKING:
-    from sparseunet.annotation.simulate import SimulationSummary
+    from sparseunet.annotation.sparse_copy import SimulationSummary
+    from sparseunet.data.dataset import Dataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,12 +33,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="name (DatasetXXX_Name) or path of the new raw dataset",
     )
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
         "--density",
         type=float,
-        required=True,
         metavar="SHARE",
-        help="share of each volume's slices that stay annotated, above 0 and up to 1",
+        help="share of each volume's slices that stay annotated, above 0 and up to 1; of its "
+        "voxels with --kind patches",
+    )
+    what.add_argument(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="annotation_plan.json: exactly its slices stay, across all its axes",
+    )
+    parser.add_argument(
+        "--kind",
+        default="slices",
+        choices=("slices", "patches", "scribbles"),
+        help="what stays: whole slices, random boxes, or strokes in the chosen slices "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--volume-share",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="share of the volumes that keep any annotation, drawn at random "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--selector",
@@ -61,35 +87,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the sparse dataset and say what is left."""
-    from sparseunet.annotation.simulate import simulate_annotation
     from sparseunet.data.load import load_dataset
 
-    if arguments.num_workers < 1:
-        raise RequestError(f"--num-workers must be 1 or more, found {arguments.num_workers}.")
+    _check(arguments)
     workspace = resolve_workspace(arguments.workspace)
-    summary = simulate_annotation(
-        load_dataset(workspace.raw_dataset(arguments.dataset)),
-        density=arguments.density,
-        selector=arguments.selector,
-        axis=arguments.axis,
-        seed=arguments.seed,
-        folder=workspace.new_raw_dataset(arguments.output),
-        num_workers=arguments.num_workers,
-    )
-    print(_describe(summary))
+    dataset = load_dataset(workspace.raw_dataset(arguments.dataset))
+    summary = _simulate(arguments, dataset, workspace.new_raw_dataset(arguments.output))
+    print(_describe(summary, kind=arguments.kind))
     return 0
 
 
-def _describe(summary: "SimulationSummary") -> str:
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse flags that would have no effect."""
+    unused = []
+    chosen = arguments.plan is not None
+    if chosen and arguments.volume_share != 1:
+        unused.append("--volume-share with --plan, which says which volumes are annotated")
+    if arguments.kind == "patches" and (chosen or arguments.volume_share != 1):
+        unused.append("--kind patches with --plan or --volume-share; give --density alone")
+    if unused:
+        raise RequestError("These do not go together: " + "; ".join(unused) + ".")
+
+
+def _simulate(
+    arguments: argparse.Namespace, dataset: "Dataset", folder: Path
+) -> "SimulationSummary":
+    from sparseunet.annotation.annotation_plan import read_annotation_plan
+    from sparseunet.annotation.simulate import plan_for_density, simulate_annotation, simulate_plan
+    from sparseunet.annotation.strokes import simulate_patches, simulate_scribbles
+
+    num_workers = arguments.num_workers
+    if arguments.kind == "patches":
+        return simulate_patches(
+            dataset,
+            share=arguments.density,
+            seed=arguments.seed,
+            folder=folder,
+            num_workers=num_workers,
+        )
+    choice: dict[str, Any] = {
+        "density": arguments.density,
+        "selector": arguments.selector,
+        "axis": arguments.axis,
+        "seed": arguments.seed,
+        "volume_share": arguments.volume_share,
+        "num_workers": num_workers,
+    }
+    if arguments.plan is None and arguments.kind == "slices":
+        return simulate_annotation(dataset, folder=folder, **choice)
+    if arguments.plan is None:
+        plan = plan_for_density(dataset, **choice)
+    else:
+        plan = read_annotation_plan(arguments.plan)
+    if arguments.kind == "scribbles":
+        return simulate_scribbles(dataset, plan, folder=folder, num_workers=num_workers)
+    return simulate_plan(dataset, plan, folder=folder, num_workers=num_workers)
+
+
+def _describe(summary: "SimulationSummary", *, kind: str) -> str:
     records = list(summary.records.cases.values())
-    counts = [len(record.annotated_slices) for record in records]
-    densities = [record.density for record in records]
-    num_empty = sum(len(record.reviewed_empty_slices) for record in records)
+    counts = [sum(len(one.annotated_slices) for one in record.views) for record in records]
+    num_empty = sum(len(one.reviewed_empty_slices) for record in records for one in record.views)
     kept, total = summary.num_kept_slices, summary.num_slices
-    return (
-        f"{summary.folder}: {kept} of {total} slices kept ({kept / total:.1%}), "
-        f"{num_empty} of them without any object\n"
-        f"{len(records)} cases, each with {min(counts)} to {max(counts)} slices kept "
-        f"({min(densities):.1%} to {max(densities):.1%})\n"
-        f"hidden voxels have the ignore value {summary.ignore}"
+    if kind == "slices":
+        what = f"{kept} of {total} slices kept ({kept / total:.1%}), "
+        what += f"{num_empty} of them without any object"
+    else:
+        what = f"{kind} in {kept} of {total} slices"
+    lines = [f"{summary.folder}: {what}"]
+    used = [count for count in counts if count]
+    spread = f", each with {min(used)} to {max(used)} slices" if used else ""
+    lines.append(f"{len(used)} of {len(records)} cases annotated{spread}")
+    lines.append(
+        f"{summary.annotated_share:.2%} of the voxels annotated; hidden voxels have the ignore "
+        f"value {summary.ignore}"
     )
+    return "\n".join(lines)

@@ -101,6 +101,45 @@ def find_training_cases(
     return cases, problems
 
 
+def find_loose_scans(folder: Path) -> tuple[str, tuple[Case, ...]]:
+    """Return the file ending of a folder of scans without any description, and the scans.
+
+    Where every file is called CASE_0000.ext, CASE_0001.ext, ... with the same channels in all
+    cases, these are channels; otherwise every file is a scan of its own.
+
+    Raises:
+        DatasetError: No folder, no scan, scans of several endings, or names that may be channels
+            of one scan as well as scans.
+    """
+    by_ending: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        ending = _ending(path)
+        if path.is_file() and not path.name.startswith(".") and ending in FORMATS:
+            by_ending.setdefault(path.name[-len(ending) :], []).append(path)
+    if len(by_ending) != 1:
+        there = ", ".join(f"{len(paths)} {ending}" for ending, paths in by_ending.items())
+        raise DatasetError([_wrong_folder(folder, there or "no scan")])
+    ((ending, paths),) = by_ending.items()
+    cases: dict[str, dict[int, Path]] = {}
+    for path in paths:
+        match = _NUMBERED.fullmatch(path.name[: -len(ending)])
+        name, channel = (match["case"], int(match["channel"])) if match else (path.name, 0)
+        cases.setdefault(name, {})[channel] = path
+    numbers = {tuple(sorted(channels)) for channels in cases.values()}
+    are_channels = all(_NUMBERED.fullmatch(path.name[: -len(ending)]) for path in paths) and (
+        numbers == {tuple(range(len(paths) // len(cases)))}
+    )
+    if are_channels and len(cases) == 1 and len(paths) > 1:
+        found = f"{paths[0].name} to {paths[-1].name}: channels of one scan, or scans?"
+        raise DatasetError([_wrong_folder(folder, found)])
+    if not are_channels:
+        cases = {path.name[: -len(ending)]: {0: path} for path in paths}
+    return ending, tuple(
+        Case(name=name, images=tuple(path for _, path in sorted(files.items())), label=None)
+        for name, files in sorted(cases.items())
+    )
+
+
 def find_listed_cases(entry: Any, naming: Naming) -> tuple[tuple[Case, ...], list[Problem]]:
     """Return the cases of the entry `dataset` of a description, and everything that is missing.
 
@@ -226,6 +265,17 @@ def _has_colour_for(channels: dict[int, Path], num_channels: int) -> bool:
     except DatasetError:
         return True
     return found == num_channels
+
+
+def _wrong_folder(folder: Path, found: str) -> Problem:
+    return Problem(
+        severity=Severity.ERROR,
+        case="",
+        file=str(folder),
+        found=found,
+        expected="scans of one kind: CASE_0000.nii.gz, ... or files of any other name",
+        fix=f"rename or move files, or describe them in a {DATASET_JSON}",
+    )
 
 
 def _names(value: Any) -> list[str]:

@@ -13,12 +13,25 @@ from sparseunet.data.description import (
     missing_description,
     parse_labels,
 )
-from sparseunet.data.find import Naming, find_images, find_listed_cases, find_training_cases
+from sparseunet.data.find import (
+    Naming,
+    find_images,
+    find_listed_cases,
+    find_loose_scans,
+    find_training_cases,
+)
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import DatasetError, Problem, RequestError, Severity
 from sparseunet.workspace import DATASET_JSON
 
-__all__ = ["Survey", "find_scans", "load_dataset", "parse_labels", "survey_dataset"]
+__all__ = [
+    "Survey",
+    "find_scans",
+    "load_dataset",
+    "load_scan_folder",
+    "parse_labels",
+    "survey_dataset",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +142,27 @@ def find_scans(folder: Path, *, file_ending: str, num_channels: int) -> tuple[Ca
     if problems:
         raise DatasetError(problems)
     return tuple(Case(name=name, images=files, label=None) for name, files in images.items())
+
+
+def load_scan_folder(folder: Path) -> Dataset:
+    """Return the scans of a folder that no `dataset.json` describes, as a dataset without classes.
+
+    Its name is the folder's. See `find_loose_scans` for what the files may be called.
+
+    Raises:
+        DatasetError: No folder, no scan, or files that can be understood in several ways.
+    """
+    folder = folder.resolve()
+    file_ending, cases = find_loose_scans(folder)
+    return Dataset(
+        folder=folder,
+        name=folder.name,
+        channel_names=tuple(str(number) for number in range(len(cases[0].images))),
+        labels=LabelSchema(classes={"background": 0}, regions={}),
+        file_ending=file_ending,
+        cases=cases,
+        description={},
+    )
 
 
 def _read_description(folder: Path) -> tuple[Any, list[Problem]]:

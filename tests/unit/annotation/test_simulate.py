@@ -6,8 +6,9 @@ import pytest
 import SimpleITK
 from phantoms import blobs, box, intensities
 
+from sparseunet.annotation.allocation import count_for_density
 from sparseunet.annotation.annotation_record import read_annotation_records
-from sparseunet.annotation.simulate import count_for_density, hide_slices, simulate_annotation
+from sparseunet.annotation.simulate import hide_slices, simulate_annotation
 from sparseunet.cli.main import main
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.geometry import Geometry

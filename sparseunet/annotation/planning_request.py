@@ -1,0 +1,153 @@
+"""What can be asked of the planner of annotation, and what of it makes no sense."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sparseunet.annotation.budget import Budget, parse_budget
+from sparseunet.annotation.cost import ASSUMED_COST, CostModel
+from sparseunet.annotation.selection import load_selector
+from sparseunet.annotation.volumes import VOLUME_CHOICES
+from sparseunet.data.dataset import Case, Dataset
+from sparseunet.data.geometry import Geometry
+from sparseunet.data.io import read_geometry
+from sparseunet.errors import DatasetError, Problem, RequestError, Severity
+
+Axis = int | Literal["auto", "all"]
+"""Across which axis slices lie: 0, 1, 2 for z, y, x; `auto`: that of the largest spacing; `all`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanningOptions:
+    """How the budget is spent, beside which selector chooses slices."""
+
+    num_volumes: int | Literal["auto", "selector"] = "auto"
+    """How many scans are annotated. `auto`: as many as get their minimum. `selector`: slices go
+    wherever the selector finds them worth most; `auto` means that for the selector `dataset`."""
+    volume_choice: str = "random"
+    """Name in `VOLUME_CHOICES`, where not all scans are annotated."""
+    dimensions: int = 3
+    """2 or 3, of the network to be trained: 3D networks need a minimum of slices per scan."""
+    cost: CostModel = ASSUMED_COST
+    time_budget_s: float | None = None
+    """How long selectors may train features; None for their own default."""
+    device: str = "cpu"
+    """Where selectors train features."""
+    cache: Path | None = None
+    """Folder that keeps features; None keeps nothing."""
+    num_workers: int = 1
+
+
+def check_request(
+    dataset: Dataset,
+    *,
+    budget: Budget | str,
+    selector: str,
+    axis: Axis,
+    options: PlanningOptions,
+) -> tuple[Budget, dict[str, Geometry]]:
+    """Return the budget and the grid of every case by its first channel, if all makes sense.
+
+    Raises:
+        DatasetError: Every problem: budget, axis, selector, options; no scans, unreadable headers,
+            2D images.
+    """
+    problems = _problems_of_request(dataset, axis=axis, options=options)
+    try:
+        load_selector(selector)
+    except RequestError as error:
+        problems.append(request_problem("--selector", found=str(error), expected="a selector"))
+    geometries: dict[str, Geometry] = {}
+    try:
+        geometries = read_geometries(dataset, num_workers=options.num_workers)
+    except DatasetError as error:
+        problems += error.problems
+    try:
+        understood = parse_budget(budget) if isinstance(budget, str) else budget
+    except RequestError as error:
+        wrong = request_problem("--budget", found=str(error), expected="a budget that buys slices")
+        raise DatasetError([wrong, *problems]) from None
+    if problems:
+        raise DatasetError(problems)
+    return understood, geometries
+
+
+def read_geometries(dataset: Dataset, *, num_workers: int) -> dict[str, Geometry]:
+    """Return the grid of every case by its first channel.
+
+    Raises:
+        DatasetError: No scans, unreadable headers, 2D images; holds every problem.
+    """
+
+    def read(case: Case) -> Geometry | DatasetError:
+        try:
+            return read_geometry(case.images[0])
+        except DatasetError as error:
+            return error
+
+    with ThreadPoolExecutor(num_workers) as pool:
+        cases = [case.name for case in dataset.cases]
+        found = dict(zip(cases, pool.map(read, dataset.cases), strict=True))
+    geometries = {name: one for name, one in found.items() if isinstance(one, Geometry)}
+    problems = [
+        problem
+        for error in found.values()
+        if isinstance(error, DatasetError)
+        for problem in error.problems
+    ]
+    flat = [name for name, geometry in geometries.items() if geometry.dimensions == 2]
+    if flat:
+        names = ", ".join(flat[:3]) + (", ..." if len(flat) > 3 else "")
+        problems.append(
+            request_problem(
+                str(dataset.folder),
+                found=f"{len(flat)} 2D images ({names})",
+                expected="volumes, which have slices to choose from",
+                fix="choose whole images by hand, or stack them to volumes",
+            )
+        )
+    if not dataset.cases:
+        problems.append(
+            request_problem(
+                str(dataset.folder), found="no scans", expected="at least one", fix="add some"
+            )
+        )
+    if problems:
+        raise DatasetError(problems)
+    return geometries
+
+
+def request_problem(
+    file: str, *, found: str, expected: str, fix: str = "correct it", case: str = ""
+) -> Problem:
+    """Return a problem with a flag or a folder of the request."""
+    return Problem(
+        severity=Severity.ERROR, case=case, file=file, found=found, expected=expected, fix=fix
+    )
+
+
+def _problems_of_request(
+    dataset: Dataset, *, axis: Axis, options: PlanningOptions
+) -> list[Problem]:
+    problems = []
+    wanted = {
+        "--axis": (axis, (0, 1, 2, "auto", "all")),
+        "--dimensions": (options.dimensions, (2, 3)),
+        "--choose-volumes": (options.volume_choice, tuple(VOLUME_CHOICES)),
+    }
+    for flag, (value, allowed) in wanted.items():
+        if value not in allowed:
+            expected = f"one of {', '.join(map(str, allowed))}"
+            problems.append(request_problem(flag, found=str(value), expected=expected))
+    size, available = options.num_volumes, len(dataset.cases)
+    if isinstance(size, int) and available and not 1 <= size <= available:
+        problems.append(
+            request_problem(
+                "--volumes",
+                found=f"{size} of {available} scans",
+                expected=f"1 to {available}, or auto",
+                fix="choose another number",
+            )
+        )
+    return problems
