@@ -19,6 +19,9 @@ SELECTORS = {
     "ssim": f"{_HERE}.clusters:select_ssim",
     "perceptual": f"{_HERE}.clusters:select_perceptual",
     "coreset": f"{_HERE}.coreset:select_coreset",
+    "representative": f"{_HERE}.representative:select_representative",
+    "mae": f"{_HERE}.representative:select_mae",
+    "dataset": f"{_HERE}.representative:select_over_dataset",
 }
 """Name on the command line to selector; imported when it is used."""
 
