@@ -29,7 +29,7 @@ _VERSION = 1
 _SIDE = 64
 _BATCH = 32
 _LEARNING_RATE = 5e-4
-_EPOCHS, _MAX_ITERATIONS = 40, 1000
+_MAX_ITERATIONS = 1000
 _MAX_PICTURES = 6000
 """To train on, over all scans; 100 MB per channel."""
 _NUM_TIMED = 5
@@ -43,6 +43,8 @@ class Recipe:
     """Name in `sparseunet.networks.slice_encoders.ENCODERS`."""
     axes: tuple[int, ...] | None
     """Slices to train on lie across these axes; None for the axis of each stack alone."""
+    num_epochs: int
+    """How often every slice to train on is seen, on average, unless that takes too many steps."""
 
 
 def learn_features(
@@ -50,9 +52,9 @@ def learn_features(
 ) -> list[np.ndarray]:
     """Train one encoder on slices of all scans and return the features of every stack's slices.
 
-    The number of iterations depends on the number of slices alone (40 passes over at most 6000
-    drawn pictures with batch 32, at most 1000 iterations), so the same request gives the same
-    features on the same machine. A time budget only cuts: if the first iterations show that it
+    The number of iterations depends on the number of slices alone (the recipe's passes over at
+    most 6000 drawn pictures with batch 32, at most 1000 iterations), so the same request gives the
+    same features on the same machine. A time budget only cuts: if the first iterations show that it
     would not be met, fewer are done and a warning says how many.
 
     Args:
@@ -76,7 +78,7 @@ def learn_features(
                 return [kept[str(number)] for number in range(len(stacks))]
     pictures, to_learn_from_NCYX = _read_pictures(stacks, request=request, recipe=recipe)
     features, was_cut = _train_and_encode(
-        pictures, to_learn_from_NCYX, request=request, encoder=recipe.encoder
+        pictures, to_learn_from_NCYX, request=request, recipe=recipe
     )
     if paths:
         with atomic_path(paths[was_cut]) as temporary, temporary.open("wb") as stream:
@@ -149,7 +151,7 @@ def _train_and_encode(
     to_learn_from_NCYX: np.ndarray,
     *,
     request: SelectionRequest,
-    encoder: str,
+    recipe: Recipe,
 ) -> tuple[list[np.ndarray], bool]:
     import torch
 
@@ -157,10 +159,10 @@ def _train_and_encode(
     from sparseunet.networks.slice_encoders import ENCODERS
 
     device = resolve_device(request.device)
-    planned = min(_MAX_ITERATIONS, ceil(_EPOCHS * len(to_learn_from_NCYX) / _BATCH))
+    planned = min(_MAX_ITERATIONS, ceil(recipe.num_epochs * len(to_learn_from_NCYX) / _BATCH))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.seed)
-        network = ENCODERS[encoder](to_learn_from_NCYX.shape[1]).to(device)
+        network = ENCODERS[recipe.encoder](to_learn_from_NCYX.shape[1]).to(device)
         was_cut = _train(
             network,
             torch.from_numpy(to_learn_from_NCYX),
@@ -207,7 +209,7 @@ def _train(
         if done == _NUM_TIMED and time_budget_s is not None:
             each_s = (time.monotonic() - start) / done
             iterations = min(planned, max(done, int(time_budget_s / each_s)))
-    seconds = time.monotonic() - start
+    duration_s = time.monotonic() - start
     if iterations < planned:
         logger.warning(
             "Features were trained for %d of %d iterations to keep within %g s; the choice of "
@@ -216,5 +218,5 @@ def _train(
             planned,
             time_budget_s,
         )
-    logger.info("Trained features for %d iterations in %.1f s, loss %.4f", done, seconds, loss)
+    logger.info("Trained features for %d iterations in %.1f s", done, duration_s)
     return iterations < planned

@@ -14,8 +14,8 @@ from sparseunet.annotation.selection.per_stack import (
 from sparseunet.annotation.selection.slices import ChosenSlice, SelectionRequest, SliceStack
 from sparseunet.errors import RequestError
 
-THREE_PLANES = Recipe(encoder="autoencoder", axes=(0, 1, 2))
-MASKED = Recipe(encoder="masked_autoencoder", axes=None)
+THREE_PLANES = Recipe(encoder="autoencoder", axes=(0, 1, 2), num_epochs=20)
+MASKED = Recipe(encoder="masked_autoencoder", axes=None, num_epochs=80)
 
 
 def select_representative(

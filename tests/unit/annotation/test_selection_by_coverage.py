@@ -79,10 +79,10 @@ def test_a_partition_is_respected_and_the_best_of_each_part_comes_first() -> Non
 def test_coverage_of_a_whole_dataset_stays_within_bounded_memory() -> None:
     features = np.random.default_rng(0).standard_normal((15_500, 32)).astype(np.float32)
     tracemalloc.start()
-    chosen = greedy_coverage(features, count=60)
+    chosen = greedy_coverage(features, count=20)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len({row for row, _ in chosen}) == 60
+    assert len({row for row, _ in chosen}) == 20
     assert peak < 40e6  # the similarities of all pairs would take 961e6
 
 
@@ -133,7 +133,7 @@ def test_a_time_budget_that_cuts_the_training_says_so(
     request = SelectionRequest(counts=(1, 1, 1), total=3, cache=tmp_path, time_budget_s=1e-3)
     with caplog.at_level(logging.WARNING):
         cut = learn_features(stacks, request=request, recipe=MASKED)
-    assert "5 of 45 iterations to keep within 0.001 s" in caplog.text
+    assert "5 of 90 iterations to keep within 0.001 s" in caplog.text
     again = learn_features(stacks, request=request, recipe=MASKED)
     assert all(np.array_equal(one, other) for one, other in zip(cut, again, strict=True))
     caplog.clear()
@@ -157,9 +157,9 @@ def test_training_learns_to_reconstruct_and_leaves_the_random_state_alone() -> N
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = make(1)
-            at_first = float(network.loss(pictures))
+            at_first = float(network.loss(pictures).detach())
             _train(network, pictures, device=torch.device("cpu"), planned=60, time_budget_s=None)
-            assert float(network.loss(pictures)) < 0.8 * at_first
+            assert float(network.loss(pictures).detach()) < 0.8 * at_first
         features = network(pictures)
         assert features.shape[0] == 40
         near = torch.nn.functional.cosine_similarity(features[:-1], features[1:]).mean()
