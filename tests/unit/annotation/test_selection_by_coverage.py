@@ -114,6 +114,7 @@ def test_features_are_kept_by_content_and_the_same_when_learned_again(
     stacks: list[SliceStack], tmp_path: Path, recipe
 ) -> None:  # type: ignore[no-untyped-def]
     request = SelectionRequest(counts=(1, 1, 1), total=3, seed=2, cache=tmp_path)
+    recipe = replace(recipe, num_epochs=4)
     first = learn_features(stacks, request=request, recipe=recipe)
     (kept,) = tmp_path.iterdir()
     assert [len(part) for part in first] == [12, 12, 12]

@@ -38,9 +38,10 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> list[SliceStack]:
 
 @pytest.fixture(scope="module")
 def resources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What some selectors need besides images."""
+    """What some selectors need besides images; features are learned once for all tests."""
     return {
         "labels": LABELS,
+        "cache": tmp_path_factory.mktemp("features"),
         "weights": alexnet_weights(tmp_path_factory.mktemp("weights") / "alexnet-random.pth"),
     }
 
