@@ -7,6 +7,7 @@ On densely labelled datasets, for every selector, density and seed:
 - classes: share of all pairs of a case and a class it holds with at least one chosen slice of it.
 
     python tests/performance/selector_coverage.py DATASET... [--selectors NAME...] [--weights FILE]
+        [--cache FOLDER]
 """
 
 import argparse
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("datasets", type=Path, nargs="+")
     parser.add_argument("--selectors", nargs="+", default=[*SELECTORS, ANYWHERE])
     parser.add_argument("--weights", type=Path, help="AlexNet's, for perceptual")
+    parser.add_argument("--cache", type=Path, help="folder that keeps learned features")
     parser.add_argument("-np", "--num-workers", type=int, default=1)
     arguments = parser.parse_args()
     names = [name for name in arguments.selectors if name != "perceptual" or arguments.weights]
@@ -50,10 +52,11 @@ def main() -> None:
         print("/".join(f"{100 * density:g}" for density in DENSITIES), "% of the slices\n")
         print("| selector |", " | ".join(MEASURES), "| s for all |")
         print("| --- |", " | ".join("---" for _ in MEASURES), "| --- |")
-        with tempfile.TemporaryDirectory() as cache:
+        with tempfile.TemporaryDirectory() as temporary:
+            cache = arguments.cache or Path(temporary)
             for name in names:
                 start = time.perf_counter()
-                cells = measure(name, dataset, stacks, pixels, Path(cache), arguments)
+                cells = measure(name, dataset, stacks, pixels, cache, arguments)
                 seconds = time.perf_counter() - start
                 print("|", name, "|", " | ".join(cells), "|", f"{seconds:.0f} |", flush=True)
 
