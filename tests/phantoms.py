@@ -4,6 +4,7 @@ from phantoms import blobs, box, intensities, sphere
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
@@ -54,3 +55,20 @@ def intensities(labels: np.ndarray, *, seed: int, noise: float = 10.0) -> np.nda
     """Return a float32 scan of `labels`: 100 per label value plus noise of the given deviation."""
     random = np.random.default_rng(seed).standard_normal(labels.shape)
     return (100.0 * labels + noise * random).astype(np.float32)
+
+
+def alexnet_weights(path: Path, *, seed: int = 0) -> Path:
+    """Write random weights in the layout of AlexNet's in torchvision, and return the path."""
+    import torch
+
+    from sparseunet.networks.alexnet import CONVOLUTIONS
+
+    random = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, (inputs, outputs, size) in CONVOLUTIONS.items():
+        scale = (2 / (inputs * size**2)) ** 0.5
+        shape = (outputs, inputs, size, size)
+        weights[f"{name}.weight"] = scale * torch.randn(shape, generator=random)
+        weights[f"{name}.bias"] = torch.zeros(outputs)
+    torch.save(weights, path)
+    return path

@@ -8,7 +8,21 @@ from sparseunet.errors import RequestError
 if TYPE_CHECKING:
     from sparseunet.annotation.selection.slices import Selector
 
-SELECTORS = {"fixed": "sparseunet.annotation.selection.fixed:select_fixed"}
+_HERE = "sparseunet.annotation.selection"
+SELECTORS = {
+    "fixed": f"{_HERE}.fixed:select_fixed",
+    "random": f"{_HERE}.uniform:select_random",
+    "foreground-aware": f"{_HERE}.foreground:select_foreground_aware",
+    "positive-weighted": f"{_HERE}.foreground:select_positive_weighted",
+    "kmeans": f"{_HERE}.clusters:select_kmeans",
+    "histogram": f"{_HERE}.clusters:select_histogram",
+    "ssim": f"{_HERE}.clusters:select_ssim",
+    "perceptual": f"{_HERE}.clusters:select_perceptual",
+    "coreset": f"{_HERE}.coreset:select_coreset",
+    "representative": f"{_HERE}.representative:select_representative",
+    "mae": f"{_HERE}.representative:select_mae",
+    "dataset": f"{_HERE}.representative:select_over_dataset",
+}
 """Name on the command line to selector; imported when it is used."""
 
 

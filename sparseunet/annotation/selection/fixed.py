@@ -1,4 +1,10 @@
-"""Every n-th slice (fixed interval; "Keep_n" in Z25 §2.1)."""
+"""Every n-th slice (Z25 §2.3 "fixed interval", P23 §3.1 "Keep_n", Z20 "equal interval").
+
+The papers leave open where the first slice lies and what becomes of a remainder. Taking 0, n, 2n
+and so on puts one slice on the very end, mostly air, leaves up to n − 1 slices uncovered at the
+other, and gives ⌈D / n⌉ slices where Z20 counts ⌊D / n⌋. Here the number is given and exact, and
+both ends are half an interval away.
+"""
 
 from collections.abc import Sequence
 

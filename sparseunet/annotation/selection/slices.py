@@ -85,6 +85,8 @@ class SelectionRequest:
     """Where features are trained: cpu, cuda or mps."""
     cache: Path | None = None
     """Folder that keeps features by content hash; None keeps nothing."""
+    weights: Path | None = None
+    """File with pretrained weights, for selectors that need some; nothing is ever downloaded."""
     num_workers: int = 1
 
 
