@@ -15,7 +15,9 @@ from sparseunet.annotation.selection.clusters import (
     histogram_points,
     pixel_points,
 )
+from sparseunet.annotation.selection.perceptual import find_weights, perceptual_distances
 from sparseunet.annotation.selection.ssim import ssim_of_all_pairs
+from sparseunet.errors import RequestError
 
 
 def smooth_slices(shape: tuple[int, ...], *, seed: int = 0) -> np.ndarray:
@@ -106,7 +108,6 @@ def test_any_number_of_any_points_is_drawn_once(
 def test_perceptual_distances_are_those_of_single_pairs(tmp_path: Path) -> None:
     import torch
 
-    from sparseunet.annotation.selection.perceptual import perceptual_distances
     from sparseunet.networks.alexnet import load_perceptual_features
 
     weights = alexnet_weights(tmp_path / "alexnet-random.pth")
@@ -130,3 +131,21 @@ def test_perceptual_distances_are_those_of_single_pairs(tmp_path: Path) -> None:
     )
     weighted = perceptual_distances(slices, weights=weights)
     np.testing.assert_allclose(weighted, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_missing_or_wrong_weights_are_refused_with_what_is_expected(tmp_path: Path) -> None:
+    import torch
+
+    with pytest.raises(RequestError, match="never downloaded; none was named"):
+        find_weights(None)
+    with pytest.raises(RequestError, match=r"gone\.pth is not a file"):
+        find_weights(tmp_path / "gone.pth")
+    slices, path = smooth_slices((2, 1, 64, 64)), tmp_path / "wrong.pth"
+    path.write_bytes(b"no weights")
+    with pytest.raises(RequestError, match="cannot be read as weights"):
+        perceptual_distances(slices, weights=path)
+    torch.save({"features.0.weight": torch.zeros(1)}, path)
+    with pytest.raises(
+        RequestError, match=r"features\.3\.weight missing instead of \(192, 64, 5, 5"
+    ):
+        perceptual_distances(slices, weights=path)
