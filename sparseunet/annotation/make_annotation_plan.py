@@ -94,6 +94,7 @@ def make_annotation_plan(
         time_budget_s=options.time_budget_s,
         device=options.device,
         cache=options.cache,
+        weights=options.weights,
         num_workers=options.num_workers,
     )
     slices = load_selector(selector)(stacks, request=request)

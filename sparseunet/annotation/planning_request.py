@@ -36,6 +36,8 @@ class PlanningOptions:
     """Where selectors train features."""
     cache: Path | None = None
     """Folder that keeps features; None keeps nothing."""
+    weights: Path | None = None
+    """File with pretrained weights, for selectors that need some."""
     num_workers: int = 1
 
 

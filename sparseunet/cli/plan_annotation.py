@@ -71,6 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     effort.add_argument("-device", "--device", default="cpu", help="cpu, cuda or mps (cpu)")
     effort.add_argument("--cache", type=Path, metavar="FOLDER", help="keep features here")
+    effort.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="pretrained weights, for selectors that need some; nothing is downloaded",
+    )
     add_num_workers_argument(parser)
 
 
@@ -195,6 +201,7 @@ def _options(arguments: argparse.Namespace, cost: "CostModel") -> "PlanningOptio
         time_budget_s=None if arguments.time_budget is None else 60 * arguments.time_budget,
         device=arguments.device,
         cache=arguments.cache,
+        weights=arguments.weights,
         num_workers=arguments.num_workers,
     )
 

@@ -143,12 +143,14 @@ def sample_voxels(
         return np.asarray(positions, small)
     seed = int.from_bytes(hashlib.sha256(case.encode()).digest()[:8], "big")
     generator = np.random.default_rng(seed)
-    chosen = [generator.choice(count, wanted, replace=False)]
+    chosen = [generator.choice(count, wanted, replace=False, shuffle=False)]
     if slice_size is not None:
         edges = _slice_edges(positions, slice_size)
         for first, last in pairwise(edges):
             size = min(_SAMPLED_PER_SLICE, last - first)
-            chosen.append(first + generator.choice(last - first, size, replace=False))
+            chosen.append(
+                first + generator.choice(last - first, size, replace=False, shuffle=False)
+            )
     ranks = np.unique(np.concatenate(chosen))
     return (ranks if isinstance(positions, range) else positions[ranks]).astype(small)
 

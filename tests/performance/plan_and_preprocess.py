@@ -2,7 +2,8 @@
 
 Both check the dataset first (nnU-Net: --verify_dataset_integrity), and everything they wrote is
 removed before every run. nnU-Net gets as many workers for its fingerprint as for preprocessing,
-not its default of 8. The files lie in the page cache for all runs but the first.
+unless --nnunet-npfp says otherwise; its default, which users get who give -np only, is 8. The files
+lie in the page cache for all runs but the first.
 """
 
 import argparse
@@ -24,6 +25,7 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=tuple(DATASETS))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--nnunet-npfp", type=int, help="workers of nnU-Net's fingerprint")
     arguments = parser.parse_args()
     runs: list[dict[str, Any]] = []
     with bench(arguments) as where:
@@ -31,7 +33,7 @@ def main() -> None:
             dataset = where.link(_dataset(name, arguments.data, where))
             for repeat in range(arguments.repeats):
                 for package in ("nnunet", "sparseunet"):
-                    cost = _run(where, package, dataset, DATASETS[name], arguments.num_workers)
+                    cost = _run(where, package, dataset, DATASETS[name], arguments)
                     print(f"{name} {package} {cost}", flush=True)
                     runs.append(
                         {"dataset": name, "package": package, "repeat": repeat, **asdict(cost)}
@@ -49,12 +51,22 @@ def _dataset(name: str, data: Path, where: Bench) -> Path:
 
 
 def _run(
-    where: Bench, package: str, dataset: str, configurations: tuple[str, ...], num_workers: int
+    where: Bench,
+    package: str,
+    dataset: str,
+    configurations: tuple[str, ...],
+    options: argparse.Namespace,
 ) -> Cost:
     where.forget()
+    num_workers = options.num_workers
     arguments = ("plan_and_preprocess", "-d", int(dataset[7:10]), "-np", num_workers, "-c")
     if package == "nnunet":
-        more = ("-npfp", num_workers, "--verify_dataset_integrity", "--no_pbar")
+        more = (
+            "-npfp",
+            options.nnunet_npfp or num_workers,
+            "--verify_dataset_integrity",
+            "--no_pbar",
+        )
         command = where.nnunet(*arguments, *configurations, *more)
     else:
         command = where.sparseunet(*arguments, *configurations)
