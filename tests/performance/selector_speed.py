@@ -10,24 +10,27 @@ they take the same time.
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from phantoms import alexnet_weights
 from threadpoolctl import threadpool_limits
 
 from sparseunet.annotation.selection import SELECTORS, load_selector
 from sparseunet.annotation.selection.slices import SelectionRequest, SliceStack
-from sparseunet.annotation.simulate import count_for_density
+from sparseunet.annotation.allocation import count_for_density
 from sparseunet.data.dataset import Case
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_geometry, write_image, write_label_map
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import load_dataset
 from sparseunet.data.synthetic import CLASSES, make_scan
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from phantoms import alexnet_weights
 
 P23_S = {"fixed": 0.764, "kmeans": 7.27, "histogram": 1.77, "perceptual": 64.0, "ssim": 143.0}
 """Table 1: seconds for one volume of BraTS19."""

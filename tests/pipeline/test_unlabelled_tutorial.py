@@ -1,4 +1,4 @@
-"""The tutorial from unlabelled scans to a work list does what it says."""
+"""The tutorial from unlabelled scans to a trained network does what it says."""
 
 import re
 import shlex
@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sparseunet.annotation.annotation_plan import read_annotation_plan
+from sparseunet.data.io import read_annotation
+from sparseunet.data.load import load_dataset
+from sparseunet.data.synthetic import make_scan
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,3 +70,17 @@ def test_it_ends_with_a_plan_for_every_scan(printed):
     assert plans[1].num_slices < plans[0].num_slices
     assert plans[2].cases == plans[0].cases
     assert all(plan.expected_minutes <= 120 for plan in plans)
+
+
+def test_what_was_drawn_is_what_is_trained_on(printed):
+    folder, _ = printed
+    plan = read_annotation_plan(folder / "dataset_plan.json")
+    dataset = load_dataset(folder / "raw" / "Dataset012_Drawn")
+    for planned in plan.cases:
+        annotation, _ = read_annotation(dataset.case(planned.case).label, dataset.labels)
+        assert sorted(planned.slices) == annotation.annotated_slices(0).tolist()
+        truth_ZYX = make_scan(seed=int(planned.case[-2:])).labels_ZYX
+        rows = list(planned.slices)
+        assert np.array_equal(annotation.labels_ZYX[rows], truth_ZYX[rows])
+    weights = list((folder / "results").rglob("checkpoint_final.pt"))
+    assert len(weights) == 1
