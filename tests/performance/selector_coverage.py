@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sparseunet.annotation.allocation import count_for_density
 from sparseunet.annotation.selection import SELECTORS, load_selector
 from sparseunet.annotation.selection.slices import SelectionRequest, SliceStack
-from sparseunet.annotation.allocation import count_for_density
 from sparseunet.data.dataset import Dataset
 from sparseunet.data.io import read_geometry, read_label_map
 from sparseunet.data.load import load_dataset

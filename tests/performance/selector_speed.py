@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from sparseunet.annotation.allocation import count_for_density
 from sparseunet.annotation.selection import SELECTORS, load_selector
 from sparseunet.annotation.selection.slices import SelectionRequest, SliceStack
-from sparseunet.annotation.allocation import count_for_density
 from sparseunet.data.dataset import Case
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_geometry, write_image, write_label_map
