@@ -128,7 +128,11 @@ def _is_running(process: int) -> bool:
         return False
     except OSError:  # somebody else's
         return True
-    return True
+    try:  # one that nobody has waited for, as in containers without an init process, is dead
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+    except OSError:
+        return True
+    return state.split()[0] != "Z"
 
 
 def _plain(value: Any) -> Any:

@@ -66,6 +66,7 @@ def examine_dataset(
         remove_unfinished(records)
     examined = _examine_cases(survey, num_workers=num_workers, records=records, redo=redo)
     if records is not None:
+        remove_unfinished(records)  # again: a killed run's workers may have outlived it
         remove_other_records(records, {case.name for case in survey.cases})
     report = judge(survey, [record.findings for record, _ in examined])
     hashes = [record.input_hash for record, _ in examined]

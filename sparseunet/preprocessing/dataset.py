@@ -105,6 +105,7 @@ def preprocess_dataset(
             problems += result
         else:
             outcomes.append(result)
+    remove_unfinished(folder)  # again: workers of a killed run may have outlived it for a moment
     if problems:
         raise DatasetError(problems)
     return [
