@@ -68,7 +68,11 @@ def check_request(
     try:
         understood = parse_budget(budget) if isinstance(budget, str) else budget
     except RequestError as error:
-        wrong = request_problem("--budget", found=str(error), expected="a budget that buys slices")
+        message = str(error).removeprefix("The budget ").rstrip(".")
+        found, _, expected = message.partition("; expected ")
+        wrong = request_problem(
+            "--budget", found=found, expected=expected or "a budget that buys slices"
+        )
         raise DatasetError([wrong, *problems]) from None
     if problems:
         raise DatasetError(problems)
