@@ -1,10 +1,7 @@
 """Simulate sparse annotation: a copy of a dense dataset in which only chosen slices keep labels."""
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from sparseunet.annotation.annotation_record import (
     AnnotationRecords,
     write_annotation_records,
 )
+from sparseunet.annotation.derived_dataset import appearing_folder, link_images
 from sparseunet.annotation.selection import load_selector
 from sparseunet.annotation.selection.slices import SelectionRequest, SliceStack
 from sparseunet.artifacts import write_json
@@ -24,9 +22,6 @@ from sparseunet.data.io import read_annotation, read_geometry, write_label_map
 from sparseunet.errors import RequestError
 from sparseunet.progress import track
 from sparseunet.workspace import ANNOTATION_JSON, DATASET_JSON
-
-_COMPANION_ENDINGS = (".json", ".raw", ".zraw")
-"""Of files that belong to an image: the voxel size of a TIFF, the voxels of a MetaImage header."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,10 +95,8 @@ def simulate_annotation(
     for slice_ in choose(stacks, request=request):
         kept[labelled[slice_.stack].name].append(slice_.index)
 
-    with _appearing_folder(folder) as new:
-        _link_images(dataset, new)
-        for name in ("imagesTs", "labelsTs"):
-            _link_folder(dataset.folder / name, new / name)
+    with appearing_folder(folder) as new:
+        link_images(dataset, new)
         (new / "labelsTr").mkdir()
 
         def hide(case: Case) -> AnnotationRecord:
@@ -149,6 +142,11 @@ def _check_request(dataset: Dataset, *, density: float, axis: int, folder: Path)
         problems.append(f"axis {axis} does not exist; give 0, 1 or 2 for z, y, x")
     if folder.exists():
         problems.append(f"{folder} exists already and is not overwritten; choose another name")
+    if any(case.provenance for case in dataset.cases):
+        problems.append(
+            f"not all labels of {dataset.name} were drawn by a person; simulate from the dataset "
+            "that it was made from"
+        )
     labels = [case.label for case in dataset.cases if case.label is not None]
     if not labels:
         problems.append(
@@ -178,51 +176,6 @@ def _stack(case: Case, axis: int) -> SliceStack:
     )
 
 
-@contextmanager
-def _appearing_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder` that takes its name only if the block succeeds."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
-    try:
-        new = holder / folder.name
-        new.mkdir()  # not the holder itself: mkdtemp makes that private to the user
-        yield new
-        new.rename(folder)
-    finally:
-        shutil.rmtree(holder)
-
-
-def _link_images(dataset: Dataset, new: Path) -> None:
-    (new / "imagesTr").mkdir()
-    for case in dataset.cases:
-        for channel, image in enumerate(case.images):
-            stem = f"{case.name}_{channel:04d}"
-            _link(image, new / "imagesTr" / f"{stem}{dataset.file_ending}")
-            for name in (stem, case.name):
-                for ending in _COMPANION_ENDINGS:
-                    companion = image.with_name(name + ending)
-                    target = new / "imagesTr" / companion.name
-                    if companion.is_file() and not target.exists():
-                        _link(companion, target)
-
-
-def _link_folder(source: Path, target: Path) -> None:
-    if not source.is_dir():
-        return
-    target.mkdir()
-    for file in sorted(source.rglob("*")):
-        if file.is_file():
-            _link(file, target / file.relative_to(source))
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        target.hardlink_to(source.resolve())
-    except OSError:  # another file system, or one without hard links, or a file of someone else
-        shutil.copyfile(source, target)
-
-
 def _write_sparse_case(
     case: Case,
     dataset: Dataset,
@@ -235,8 +188,6 @@ def _write_sparse_case(
     assert case.label is not None
     dense, geometry = read_annotation(case.label, dataset.labels)
     sparse = hide_slices(dense, keep=keep, axis=axis)
-    wide_enough = np.promote_types(sparse.labels_ZYX.dtype, np.min_scalar_type(ignore))
-    sparse = replace(sparse, labels_ZYX=sparse.labels_ZYX.astype(wide_enough, copy=False))
     labels_ZYX = sparse.to_label_map(ignore=ignore)
     write_label_map(new / "labelsTr" / f"{case.name}{dataset.file_ending}", labels_ZYX, geometry)
     annotated = tuple(int(index) for index in sparse.annotated_slices(axis))

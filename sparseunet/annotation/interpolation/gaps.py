@@ -17,8 +17,8 @@ class Gap:
     """Index of the complete slice before the gap; None in front of the first."""
     after: int | None
     """Index of the complete slice after the gap; None behind the last."""
-    slices: range
-    """Indices to fill; never empty. Adjacent to the ends, unless `until_gap_mm` cuts them off."""
+    slices: tuple[int, ...]
+    """Indices of slices with voxels to fill, sorted; never empty."""
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -55,15 +55,18 @@ def find_gaps(
         slack = 1 + 1e-6  # a limit that was computed from the spacing includes its own gap
         widest = int(request.until_gap_mm * slack / step_mm)
         reach = int(request.until_gap_mm * slack / 2 / step_mm)
-    first, last, size = complete[0], complete[-1], annotation.labels_ZYX.shape[axis]
-    gaps = [Gap(before=None, after=first, slices=range(max(0, first - reach), first))]
-    gaps += [
-        Gap(before=before, after=after, slices=range(before + 1, after))
-        for before, after in pairwise(complete)
-        if after - before <= widest
-    ]
-    gaps.append(Gap(before=last, after=None, slices=range(last + 1, min(size, last + 1 + reach))))
-    return tuple(gap for gap in gaps if gap.slices)
+    others = tuple(other for other in range(3) if other != axis)
+    to_fill = (annotation.source_ZYX == Source.NONE).any(axis=others)
+    first, last = complete[0], complete[-1]
+    ends: list[tuple[int | None, int | None]] = [(None, first), *pairwise(complete), (last, None)]
+    gaps = []
+    for before, after in ends:
+        start = max(0, first - reach) if before is None else before + 1
+        stop = last + 1 + reach if after is None else after
+        slices = start + np.flatnonzero(to_fill[start:stop])
+        if len(slices) and (before is None or after is None or after - before <= widest):
+            gaps.append(Gap(before=before, after=after, slices=tuple(slices.tolist())))
+    return tuple(gaps)
 
 
 class Filling:

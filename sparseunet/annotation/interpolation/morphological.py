@@ -33,11 +33,13 @@ def interpolate_morphological(
     in_plane_mm = (spacing_mm[0 if axis else 1], spacing_mm[1 if axis == 2 else 2])
     labels_KYX = np.moveaxis(annotation.labels_ZYX, axis, 0)
     for gap in find_gaps(annotation, spacing_mm, request):
-        morphed_KYX = np.zeros((abs(gap.slices[-1] - gap.slices[0]) + 3, *labels_KYX.shape[1:]))
-        if len(gap.ends) == 2:
-            morphed_KYX = _morph(itk, labels_KYX[list(gap.ends)], len(gap.slices))
-        for at, index in enumerate(gap.slices, start=1):
-            labels = morphed_KYX[at].astype(labels_KYX.dtype)
+        morphed_KYX = None
+        if gap.before is not None and gap.after is not None:
+            morphed_KYX = _morph(itk, labels_KYX[list(gap.ends)], gap.after - gap.before)
+        for index in gap.slices:
+            labels = np.zeros_like(labels_KYX[index])
+            if morphed_KYX is not None:
+                labels = morphed_KYX[index - gap.ends[0]].astype(labels.dtype)
             reliable = confidence(
                 labels,
                 distance_to_other_label(labels, in_plane_mm),
@@ -50,9 +52,9 @@ def interpolate_morphological(
     return filling.annotation()
 
 
-def _morph(itk: Any, ends_KYX: np.ndarray, num_missing: int) -> np.ndarray:
-    """Return the two slices with `num_missing` new ones between them."""
-    volume_KYX = np.zeros((num_missing + 2, *ends_KYX.shape[1:]), np.uint16)
+def _morph(itk: Any, ends_KYX: np.ndarray, distance: int) -> np.ndarray:
+    """Return the two slices with those between them, `distance` + 1 in all."""
+    volume_KYX = np.zeros((distance + 1, *ends_KYX.shape[1:]), np.uint16)
     volume_KYX[0], volume_KYX[-1] = ends_KYX
     image = itk.image_from_array(volume_KYX)
     morph = itk.MorphologicalContourInterpolator[type(image)].New(image)

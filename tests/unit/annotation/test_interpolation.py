@@ -217,13 +217,20 @@ def test_gaps_wider_than_asked_for_are_left_alone() -> None:
     given = sparse(blobs(SHAPE, seed=7), [4, 8, 15])
     request = InterpolationRequest(axis=0, until_gap_mm=12.0)
     gaps = find_gaps(given, SPACING_MM, request)
-    assert [gap.slices for gap in gaps] == [range(2, 4), range(5, 8), range(16, 18)]
+    assert [gap.slices for gap in gaps] == [(2, 3), (5, 6, 7), (16, 17)]
     filled = fill("shape", given, until_gap_mm=12.0)
     assert filled.annotated_slices(0).tolist() == [*range(2, 9), *range(15, 18)]
     everything = find_gaps(given, SPACING_MM, InterpolationRequest(axis=0))
-    assert [gap.slices for gap in everything] == [
-        range(4), range(5, 8), range(9, 15), range(16, 21)
-    ]  # fmt: skip
+    starts_and_stops = [(gap.slices[0], gap.slices[-1]) for gap in everything]
+    assert starts_and_stops == [(0, 3), (5, 7), (9, 14), (16, 20)]
+
+
+def test_slices_that_are_labelled_already_are_not_filled_again() -> None:
+    given = sparse(blobs(SHAPE, seed=7), [4, 8, 15])
+    given.source_ZYX[5:8], given.source_ZYX[10] = Source.PSEUDO, Source.INTERPOLATED
+    gaps = find_gaps(given, SPACING_MM, InterpolationRequest(axis=0))
+    assert [gap.slices for gap in gaps][1] == (9, 11, 12, 13, 14)
+    assert [(gap.before, gap.after) for gap in gaps] == [(None, 4), (8, 15), (15, None)]
 
 
 def test_adjacent_annotated_slices_have_no_gap_between_them() -> None:
