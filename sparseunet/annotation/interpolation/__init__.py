@@ -13,6 +13,7 @@ INTERPOLATORS = {
     "nearest": f"{_HERE}.nearest:interpolate_nearest",
     "shape": f"{_HERE}.shape:interpolate_shape",
     "spline": f"{_HERE}.shape:interpolate_spline",
+    "fused": f"{_HERE}.fused:interpolate_fused",
     "morphological": f"{_HERE}.morphological:interpolate_morphological",
     "learned": f"{_HERE}.learned:interpolate_learned",
 }

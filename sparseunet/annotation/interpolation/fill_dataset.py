@@ -212,6 +212,7 @@ def _fill_case(
             until_gap_mm=options.until_gap_mm,
             seed=options.seed,
             scans=scans,
+            labels=labels,
             time_budget_s=options.time_budget_s,
             device=options.device,
             cache=options.cache,

@@ -7,6 +7,7 @@ from typing import Protocol
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.dataset import Case
 from sparseunet.data.image import Image
+from sparseunet.data.labels import LabelSchema
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +19,8 @@ class InterpolationRequest:
     until_gap_mm: float | None = None
     """Leave gaps alone whose two annotated slices lie farther apart (centre to centre), and fill
     beyond the first and the last annotated slice half as far. None: fill everything."""
+    labels: LabelSchema | None = None
+    """The classes of the scans' label files; None for `scans` without labels."""
     seed: int = 0
     """For methods that draw at random."""
     scans: tuple[Case, ...] = ()

@@ -72,7 +72,7 @@ def compare_hidden_slices(
     step_mm = image.geometry.spacing_mm[request.axis]
     found: dict[tuple[str, str, float | None, float], np.ndarray] = {}
     for kept in _kept_slices(complete):
-        thinned = _without_gaps(annotation, complete, kept, request.axis)
+        thinned = hide_some(annotation, complete, kept, request.axis)
         hidden = [index for index in complete if index not in kept]
         truth_KYX = np.moveaxis(annotation.labels_ZYX, request.axis, 0)[hidden]
         places = [_place(index, kept, step_mm) for index in hidden]
@@ -131,10 +131,14 @@ def _kept_slices(complete: Sequence[int]) -> Iterator[list[int]]:
                 yield kept
 
 
-def _without_gaps(
+def hide_some(
     annotation: Annotation, complete: Sequence[int], kept: Sequence[int], axis: int
 ) -> Annotation:
-    """Keep some slices, hide the other complete ones, and pass off the real gaps as filled."""
+    """Return the annotation as if only some of its complete slices had been drawn.
+
+    The others are to be filled; the real gaps count as filled (with background), because nobody
+    knows what is right there.
+    """
     thinned = hide_slices(annotation, keep=kept, axis=axis)
     real_gaps = np.ones(annotation.labels_ZYX.shape[axis], bool)
     real_gaps[list(complete)] = False

@@ -5,7 +5,7 @@ all classes are interpolated together: in every voxel the class with the greates
 wins, background among them, so there are neither holes between classes nor double labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from scipy import ndimage
 from sparseunet.annotation.interpolation.confidence import confidence
 from sparseunet.annotation.interpolation.gaps import Filling, Gap, complete_slices, find_gaps
 from sparseunet.annotation.interpolation.interpolator import InterpolationRequest
-from sparseunet.annotation.interpolation.outlines import Outlines
+from sparseunet.annotation.interpolation.outlines import Box, Outlines
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.image import Image
 
@@ -53,6 +53,47 @@ def interpolate_spline(
     return _interpolate(image, annotation, request, num_knots=4, method="spline")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class BlendedSlice:
+    """One slice of a gap as its outlines blend."""
+
+    gap: Gap
+    index: int
+    labels: np.ndarray
+    rivals: np.ndarray
+    """The label that came second in each pixel."""
+    margin_mm: np.ndarray
+    """float32, how far inside its label each pixel is."""
+
+
+def blend_gaps(
+    image: Image, annotation: Annotation, request: InterpolationRequest, *, num_knots: int
+) -> Iterator[BlendedSlice]:
+    """Yield every slice to fill, in order.
+
+    Args:
+        image: Gives the spacing.
+        annotation: What to interpolate from.
+        request: Axis and widest gap.
+        num_knots: 2 blends the ends of a gap linearly, 4 is a cubic spline.
+    """
+    axis, spacing_mm = request.axis, image.geometry.spacing_mm
+    gaps = find_gaps(annotation, spacing_mm, request)
+    if not gaps:
+        return
+    complete = complete_slices(annotation, axis).tolist()
+    blender = _Blender(
+        np.moveaxis(annotation.labels_ZYX, axis, 0),
+        complete,
+        spacing_mm=(spacing_mm[axis], *(mm for at, mm in enumerate(spacing_mm) if at != axis)),
+        widest=max(len(gap.slices) for gap in gaps),
+    )
+    for gap in gaps:
+        blender.enter(gap, _knot_slices(gap, complete, num_knots))
+        for index in gap.slices:
+            yield blender.blend(index)
+
+
 def _interpolate(
     image: Image,
     annotation: Annotation,
@@ -61,26 +102,18 @@ def _interpolate(
     num_knots: int,
     method: str,
 ) -> Annotation:
-    axis, spacing_mm = request.axis, image.geometry.spacing_mm
-    gaps = find_gaps(annotation, spacing_mm, request)
-    if not gaps:
-        return annotation
-    complete = complete_slices(annotation, axis).tolist()
-    blender = _Blender(
-        np.moveaxis(annotation.labels_ZYX, axis, 0),
-        complete,
-        spacing_mm=(spacing_mm[axis], *(mm for at, mm in enumerate(spacing_mm) if at != axis)),
-        widest=max(len(gap.slices) for gap in gaps),
-    )
-    filling = Filling(annotation, axis)
-    for gap in gaps:
-        blender.enter(gap, _knot_slices(gap, complete, num_knots))
-        for index in gap.slices:
-            labels, margin_mm = blender.blend(index)
-            reliable = confidence(
-                labels, margin_mm, gap=gap, index=index, step_mm=spacing_mm[axis], method=method
-            )
-            filling.fill_slice(index, labels, reliable)
+    step_mm = image.geometry.spacing_mm[request.axis]
+    filling = Filling(annotation, request.axis)
+    for item in blend_gaps(image, annotation, request, num_knots=num_knots):
+        reliable = confidence(
+            item.labels,
+            item.margin_mm,
+            gap=item.gap,
+            index=item.index,
+            step_mm=step_mm,
+            method=method,
+        )
+        filling.fill_slice(item.index, item.labels, reliable)
     return filling.annotation()
 
 
@@ -127,22 +160,20 @@ class _Blender:
         self._outlines.keep_only(slices)
         ends_KYX = self._labels_KYX[list(gap.ends)]
         # Classes that move apart leave no hole: what is an object at both ends is one in between.
-        self._covered = ends_KYX.all(axis=0) & (len(gap.ends) == 2)
+        self._covered = np.logical_and(ends_KYX.all(axis=0), len(gap.ends) == 2)
         self._knots = {
             value: self._of_class(value)
             for value in self._outlines.values
             if any(self._outlines.outline(end, value) is not None for end in gap.ends)
         }
 
-    def blend(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels of a slice, and how far each pixel is inside its class in millimetres."""
+    def blend(self, index: int) -> BlendedSlice:
+        """Return one slice of the gap."""
         weights = _weights(self._slices, self._gap, index)
-        shrunk_mm = 0.0
+        shrunk_mm = np.float32(0)
         if len(self._gap.ends) == 1:
-            shrunk_mm = END_SLOPE * self._step_mm * self._gap.distance(index)
-        labels = np.zeros(self._shape, self._labels_KYX.dtype)
-        best = np.full(self._shape, -_FAR_MM, np.float32)
-        second = best.copy()
+            shrunk_mm = np.float32(END_SLOPE * self._step_mm * self._gap.distance(index))
+        race = _Race.of(self._shape, self._labels_KYX.dtype, self._tie_mm)
         nearest_class = [np.full(self._shape, -_FAR_MM, np.float32) for _ in self._slices]
         for value, knots in self._knots.items():
             box = self._outlines.box(value)
@@ -151,21 +182,16 @@ class _Blender:
             for knot, weight, nearest in zip(knots, weights, nearest_class, strict=True):
                 moved = _moved(knot.distance_mm, center - knot.center)
                 score += np.float32(weight) * moved
-                np.maximum(nearest[box], moved - np.float32(shrunk_mm), out=nearest[box])
-            np.maximum(second[box], np.minimum(best[box], score), out=second[box])
-            labels[box][score > best[box] + self._tie_mm] = value
-            np.maximum(best[box], score, out=best[box])
+                np.maximum(nearest[box], moved - shrunk_mm, out=nearest[box])
+            race.enter(value, score, box)
         # Background is what no class covers: its distance is that to the nearest class.
-        background = -sum(
-            np.float32(weight) * nearest
-            for weight, nearest in zip(weights, nearest_class, strict=True)
+        background = np.zeros(self._shape, np.float32)
+        for weight, nearest in zip(weights, nearest_class, strict=True):
+            background -= np.float32(weight) * nearest
+        labels, rivals, margin_mm = race.finish(background, self._covered)
+        return BlendedSlice(
+            gap=self._gap, index=index, labels=labels, rivals=rivals, margin_mm=margin_mm
         )
-        is_class = (best > background + self._tie_mm) | self._covered
-        labels[~is_class] = 0
-        margin_mm = np.where(
-            is_class, np.maximum(best - np.maximum(second, background), 0), background - best
-        )
-        return labels, margin_mm / 2
 
     def _of_class(self, value: int) -> list[_Knot]:
         """Return the knots of a class, one per slice that takes part."""
@@ -216,6 +242,48 @@ class _Blender:
                     other.distance_mm,
                 )
                 knots[self._gap.ends[end]] = replace(other, distance_mm=distance_mm)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Race:
+    """The classes with the two greatest distances so far, in every pixel of a slice."""
+
+    tie_mm: np.float32
+    best: np.ndarray
+    second: np.ndarray
+    winner: np.ndarray
+    runner_up: np.ndarray
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], dtype: np.dtype, tie_mm: np.float32) -> "_Race":
+        return cls(
+            tie_mm=tie_mm,
+            best=np.full(shape, -_FAR_MM, np.float32),
+            second=np.full(shape, -_FAR_MM, np.float32),
+            winner=np.zeros(shape, dtype),
+            runner_up=np.zeros(shape, dtype),
+        )
+
+    def enter(self, value: int, score: np.ndarray, box: Box) -> None:
+        best, second = self.best[box], self.second[box]
+        winner, runner_up = self.winner[box], self.runner_up[box]
+        wins = score > best + self.tie_mm
+        np.copyto(runner_up, winner, where=wins)
+        runner_up[~wins & (score > second)] = value
+        np.copyto(second, np.maximum(second, np.minimum(best, score)))
+        winner[wins] = value
+        np.maximum(best, score, out=best)
+
+    def finish(
+        self, background: np.ndarray, covered: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Let background take part, except in covered pixels; return winner, second, margin."""
+        is_class = (self.best > background + self.tie_mm) | covered
+        labels = np.where(is_class, self.winner, 0).astype(self.winner.dtype)
+        rivals = np.where((background >= self.second) & ~covered, 0, self.runner_up)
+        rivals = np.where(is_class, rivals, self.winner).astype(self.winner.dtype)
+        ahead = np.maximum(self.best - np.maximum(self.second, background), 0)
+        return labels, rivals, np.where(is_class, ahead, background - self.best) / 2
 
 
 def _overlap(knot: _Knot, other: _Knot, *, moves: bool) -> int:

@@ -15,12 +15,15 @@ from sparseunet.data.geometry import Geometry
 from sparseunet.data.image import Image
 from sparseunet.errors import RequestError
 
+METHODS = ("nearest", "shape", "spline", "fused")
+"""Those that need nothing that may be missing."""
 FROM_LABELS = ("nearest", "shape", "spline")
-"""Methods that look at labels alone and need nothing that may be missing."""
+"""Those that look at labels alone."""
 SHAPE = (21, 40, 34)
 SPACING_MM = (3.0, 1.0, 1.2)
 BY_AXIS = pytest.mark.parametrize("axis", [0, 1, 2])
-BY_METHOD = pytest.mark.parametrize("method", FROM_LABELS)
+BY_METHOD = pytest.mark.parametrize("method", METHODS)
+BY_LABEL_METHOD = pytest.mark.parametrize("method", FROM_LABELS)
 
 
 def scan(labels_ZYX: np.ndarray, spacing_mm: tuple[float, float, float] = SPACING_MM) -> Image:
@@ -91,7 +94,7 @@ def test_the_classes_of_a_gap_come_from_its_two_ends(method: str, axis: int) -> 
         assert set(np.unique(filled_KYX[first:last])) <= allowed
 
 
-@BY_METHOD
+@BY_LABEL_METHOD
 @BY_AXIS
 def test_a_mirrored_volume_gives_the_mirrored_result(method: str, axis: int) -> None:
     labels_ZYX = blobs(SHAPE, seed=3, num_classes=3)
@@ -260,7 +263,7 @@ def test_an_oblique_rod_moves_with_its_centre(method: str, least: float) -> None
     assert dice(filled_ZYX > 0, rod_ZYX > 0) > least
 
 
-@pytest.mark.parametrize("method", FROM_LABELS)
+@BY_LABEL_METHOD
 def test_confidence_falls_with_the_distance_and_at_borders(method: str) -> None:
     labels_ZYX = np.zeros((21, 60, 60), np.uint8)
     labels_ZYX[:, 20:40, 20:40] = 1
