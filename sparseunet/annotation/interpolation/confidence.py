@@ -1,11 +1,15 @@
 """How far interpolated labels can be relied on."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from sparseunet.annotation.interpolation.gaps import Gap
 
 RATIOS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 """Where the tables below say how often a label is right: margin over distance, see `confidence`."""
+
+_STEPS_PER_RATIO = 128
 
 TABLES: dict[str, dict[tuple[bool, bool], tuple[float, ...]]] = {
     "nearest": {
@@ -49,11 +53,19 @@ def confidence(
         step_mm: Distance of neighbouring slices.
         method: Key of `TABLES`; methods without a table of their own get that of `nearest`.
     """
-    ratio = np.minimum(margin_mm / (gap.distance(index) * step_mm), RATIOS[-1])
+    scale = np.float32(_STEPS_PER_RATIO / (gap.distance(index) * step_mm))
+    steps = np.minimum(margin_mm * scale, _STEPS_PER_RATIO * RATIOS[-1]).astype(np.int32)
+    background, foreground = _lookup(method, len(gap.ends) == 2)
+    return np.where(labels > 0, foreground[steps], background[steps])
+
+
+@lru_cache
+def _lookup(method: str, is_between: bool) -> tuple[np.ndarray, np.ndarray]:  # noqa: FBT001
+    """Return the tables at finer steps, because interpolating each pixel by itself is slow."""
     table = TABLES.get(method, TABLES["nearest"])
-    is_between = len(gap.ends) == 2
+    ratios = (np.arange(_STEPS_PER_RATIO * int(RATIOS[-1]) + 1) + 0.5) / _STEPS_PER_RATIO
     background, foreground = (
-        np.interp(ratio, RATIOS, table[is_between, is_foreground])
+        np.interp(ratios, RATIOS, table[is_between, is_foreground]).astype(np.float32)
         for is_foreground in (False, True)
     )
-    return np.where(labels > 0, foreground, background).astype(np.float32)
+    return background, foreground
