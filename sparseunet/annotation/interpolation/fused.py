@@ -9,6 +9,7 @@ right.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -37,8 +38,23 @@ _SMOOTHING = (0.0, 1.0, 2.0)
 """Deviations in pixels of the filters through which intensities are seen."""
 _NUM_KNOTS = 4
 
-Samples = tuple[np.ndarray, np.ndarray]
-"""Features of pixels, and whether the first of the two labels is right."""
+_LEAST_IOU = 0.15
+"""With hidden slices restored worse than this, the annotated slices lie too far apart: what is
+learned from gaps of twice the width is then wrong in the real ones."""
+_MAX_ITERATIONS, _LEARNING_RATE, _MAX_LEAVES = 150, 0.08, 15
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Samples:
+    """What one hidden slice teaches."""
+
+    features: np.ndarray
+    is_right: np.ndarray
+    """Whether the first of the two labels is."""
+    both: int
+    """Pixels that are an object in truth and in the interpolation."""
+    either: int
+    """Pixels that are an object in one of them."""
 
 
 def interpolate_fused(
@@ -201,25 +217,35 @@ def _samples(image: Image, annotation: Annotation, *, axis: int, seed: int) -> I
             truth = truth_KYX[item.index]
             known = (truth == item.labels) | (truth == item.rivals)
             rows, columns = np.nonzero(scan.doubtful(item) & known)
-            if not rows.size:
+            if len(item.gap.ends) == 1:
                 continue
             chosen = generator.permutation(rows.size)[:_PIXELS_PER_SLICE]
             where = np.zeros(truth.shape, bool)
             where[rows[chosen], columns[chosen]] = True
-            yield scan.features(item, where), (truth == item.labels)[where]
+            real, guess = truth > 0, item.labels > 0
+            yield Samples(
+                features=scan.features(item, where),
+                is_right=(truth == item.labels)[where],
+                both=int(np.count_nonzero(real & guess)),
+                either=int(np.count_nonzero(real | guess)),
+            )
 
 
 def _learn(samples: list[Samples], *, seed: int) -> Any:
     """Return a classifier of whether the first label is right; None with too little to learn."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    if not samples:
+    either = sum(item.either for item in samples)
+    if not either or sum(item.both for item in samples) / either < _LEAST_IOU:
         return None
-    features = np.concatenate([features for features, _ in samples])
-    is_right = np.concatenate([right for _, right in samples])
+    features = np.concatenate([item.features for item in samples])
+    is_right = np.concatenate([item.is_right for item in samples])
     if len(is_right) < _LEAST_PIXELS or is_right.all() or not is_right.any():
         return None
     classifier = HistGradientBoostingClassifier(
-        max_iter=150, learning_rate=0.08, max_leaf_nodes=15, random_state=seed
+        max_iter=_MAX_ITERATIONS,
+        learning_rate=_LEARNING_RATE,
+        max_leaf_nodes=_MAX_LEAVES,
+        random_state=seed,
     )
     return classifier.fit(features, is_right)

@@ -263,6 +263,20 @@ def test_an_oblique_rod_moves_with_its_centre(method: str, least: float) -> None
     assert dice(filled_ZYX > 0, rod_ZYX > 0) > least
 
 
+def test_the_image_corrects_what_outlines_cannot_know() -> None:
+    radii = 12 + 4 * np.sin(np.arange(49) * 0.9)
+    rod_ZYX = np.stack([sphere((50, 50), radius_mm=radius) for radius in radii]).astype(np.uint8)
+    given = sparse(rod_ZYX, list(range(0, 49, 4)))
+    spline, fused = (fill(method, given, spacing_mm=(1.0, 1.0, 1.0)) for method in METHODS[-2:])
+    assert dice(spline.labels_ZYX > 0, rod_ZYX > 0) < 0.97
+    assert dice(fused.labels_ZYX > 0, rod_ZYX > 0) > 0.98
+
+
+def test_the_image_is_left_out_of_it_where_there_is_too_little_to_learn_from() -> None:
+    given = sparse(blobs(SHAPE, seed=10, width=1.0), [2, 9, 16])
+    assert np.array_equal(fill("fused", given).labels_ZYX, fill("spline", given).labels_ZYX)
+
+
 @BY_LABEL_METHOD
 def test_confidence_falls_with_the_distance_and_at_borders(method: str) -> None:
     labels_ZYX = np.zeros((21, 60, 60), np.uint8)
