@@ -11,6 +11,10 @@ ANNOTATION_JSON = "annotation.json"
 ANNOTATION_ROUNDS = "annotation_rounds"
 EXPORT_JSON = "export.json"
 WORK_LIST_CSV = "work_list.csv"
+PROVENANCE = "provenanceTr"
+CONFIDENCE = "confidenceTr"
+INTERPOLATION_JSON = "interpolation.json"
+_INTERPOLATED = "interpolated"
 FINGERPRINT_JSON = "dataset_fingerprint.json"
 LABEL_DENSITY_JSON = "label_density.json"
 SPLITS_JSON = "splits_final.json"
@@ -107,6 +111,10 @@ class Workspace:
     def label_density_file(self, dataset_name: str) -> Path:
         """Return the path of the counts of what is annotated."""
         return self.preprocessed_dataset(dataset_name) / LABEL_DENSITY_JSON
+
+    def interpolated_labels(self, dataset_name: str) -> Path:
+        """Return where labels filled while preprocessing are kept, in folders like a raw one's."""
+        return self.preprocessed_dataset(dataset_name) / _INTERPOLATED
 
     def results_dataset(self, dataset_name: str) -> Path:
         """Return the folder of all runs on a dataset."""

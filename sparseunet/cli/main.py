@@ -29,6 +29,7 @@ VERBS = {
         "sparseunet.cli.import_annotation",
         "take drawings back into a dataset",
     ),
+    "interpolate": ("sparseunet.cli.interpolate", "fill labels between annotated slices"),
     "train": ("sparseunet.cli.train", "train a network on what is annotated"),
     "predict": ("sparseunet.cli.predict", "segment new scans with a trained network"),
     "evaluate": ("sparseunet.cli.evaluate", "compare segmentations with references"),

@@ -7,10 +7,17 @@ rejects.
 
 import argparse
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sparseunet.cli.environment import resolve_workspace
 from sparseunet.cli.plan_experiment import add_planner_arguments
 from sparseunet.cli.preprocess import add_preprocessing_arguments
+
+if TYPE_CHECKING:
+    from sparseunet.cli.interpolate import FilledLabels
+    from sparseunet.data.dataset import Dataset
+    from sparseunet.planning.plan import Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clean", action="store_true", help="look at every case again, even if unchanged"
     )
+    parser.add_argument(
+        "--interpolate",
+        metavar="METHOD",
+        help="fill labels between annotated slices before preprocessing, as sparseunet interpolate "
+        "does, in every configuration asked for; with auto only in 3D, and only where it is "
+        "expected to help",
+    )
     parser.add_argument("--no-pp", "--no_pp", action="store_true", help="stop before preprocessing")
 
 
@@ -40,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _prepare(name: str, arguments: argparse.Namespace) -> int:
     from sparseunet.cli.extract_fingerprint import examine
+    from sparseunet.cli.interpolate import fill_labels
     from sparseunet.cli.plan_experiment import describe_plan, plan_dataset, planner_options
     from sparseunet.cli.preprocess import preprocess_configurations
     from sparseunet.progress import format_duration
@@ -54,15 +69,36 @@ def _prepare(name: str, arguments: argparse.Namespace) -> int:
     dataset, fingerprint = examination.dataset, examination.fingerprint
     if dataset is None:
         return 2
+    filled = None
+    if arguments.interpolate is not None:
+        filled = fill_labels(workspace, dataset, arguments.interpolate, arguments.num_workers)
     plan = plan_dataset(workspace, dataset, fingerprint=fingerprint, **options)
     print(describe_plan(plan))
     if not arguments.no_pp:
-        preprocess_configurations(
-            workspace,
-            dataset,
-            plan=plan,
-            names=arguments.configuration,
-            num_workers=arguments.num_workers,
-        )
+        for labelled, names in _label_sources(dataset, filled, plan, arguments.configuration):
+            preprocess_configurations(
+                workspace, labelled, plan=plan, names=names, num_workers=arguments.num_workers
+            )
     print(f"{dataset.name} is ready ({format_duration(time.monotonic() - start)})")
     return 0
+
+
+def _label_sources(
+    dataset: "Dataset",
+    filled: "FilledLabels | None",
+    plan: "Plan",
+    names: Sequence[str] | None,
+) -> list[tuple["Dataset", Sequence[str] | None]]:
+    """Return which configurations are preprocessed with which labels."""
+    if filled is None:
+        return [(dataset, names)]
+    if not filled.only_3d:
+        return [(filled.dataset, names)]
+    planned = plan.configurations
+    flat = [
+        name
+        for name in names or planned
+        if name not in planned or planned[name].dimensions == 2  # unknown ones are refused later
+    ]
+    deep = [name for name in names or planned if name not in flat]
+    return [(labels, some) for labels, some in ((dataset, flat), (filled.dataset, deep)) if some]

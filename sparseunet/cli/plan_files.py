@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparseunet.errors import RequestError
-from sparseunet.workspace import FINGERPRINT_JSON, Workspace, plan_report_file
+from sparseunet.workspace import FINGERPRINT_JSON, INTERPOLATION_JSON, Workspace, plan_report_file
 
 if TYPE_CHECKING:
     from sparseunet.data.dataset import Dataset
@@ -131,11 +131,22 @@ def write_report(
     )
     path = plan_report_file(plans_file)
     with atomic_path(path) as temporary:
-        temporary.write_text(format_report(report), encoding="utf-8")
+        text = format_report(report) + _interpolation_section(plans_file.parent)
+        temporary.write_text(text, encoding="utf-8")
     for warning in report.warnings:
         logger.warning("%s: %s", plan.dataset_name, warning)
     print("\n".join(label_sentences(report)))
     print(f"Why each number is what it is: {path}")
+
+
+def _interpolation_section(folder: Path) -> str:
+    """Return what is known about interpolating the labels; nothing if nobody asked."""
+    from sparseunet.annotation.interpolation.verdict import read_verdict, verdict_lines
+
+    path = folder / INTERPOLATION_JSON
+    if not path.is_file():
+        return ""
+    return "\n".join(["", "## Interpolation", "", *verdict_lines(read_verdict(path)), ""])
 
 
 def _adaptations(plan: "Plan") -> dict[str, Any]:

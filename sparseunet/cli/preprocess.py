@@ -182,8 +182,13 @@ def _write_splits(path: Path, dataset: "Dataset") -> None:
 
 
 def _link_ground_truth(folder: Path, dataset: "Dataset") -> None:
-    """Link or copy the label files, and remove those of cases that are gone."""
+    """Link or copy the label files, and remove those of cases that are gone.
+
+    Of cases whose labels were not all drawn by a person, those that were are written.
+    """
     from sparseunet.artifacts import atomic_path
+    from sparseunet.data.io import write_label_map
+    from sparseunet.data.provenance import manual_only, read_case_annotation
 
     folder.mkdir(parents=True, exist_ok=True)
     labels = {
@@ -194,6 +199,12 @@ def _link_ground_truth(folder: Path, dataset: "Dataset") -> None:
     for path in folder.iterdir():
         if path.name.endswith(dataset.file_ending) and path.name not in labels:
             path.unlink()
+    for case in dataset.cases:
+        if case.label is not None and case.provenance is not None:
+            del labels[f"{case.name}{dataset.file_ending}"]
+            annotation, geometry = read_case_annotation(case, dataset.labels)
+            drawn_ZYX = manual_only(annotation).to_label_map(ignore=dataset.labels.ignore)
+            write_label_map(folder / f"{case.name}{dataset.file_ending}", drawn_ZYX, geometry)
     for name, label in labels.items():
         target = folder / name
         if target.exists() and target.samefile(label):

@@ -56,7 +56,8 @@ class Annotation:
             return self.labels_ZYX.copy()
         if ignore is None:
             raise ValueError("Some voxels are unannotated; writing them needs an ignore value.")
-        return np.where(self.annotated_ZYX, self.labels_ZYX, ignore).astype(self.labels_ZYX.dtype)
+        wide_enough = np.promote_types(self.labels_ZYX.dtype, np.min_scalar_type(ignore))
+        return np.where(self.annotated_ZYX, self.labels_ZYX, wide_enough.type(ignore))
 
     @property
     def annotated_ZYX(self) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparseunet.data.annotation import Annotation
 from sparseunet.data.check_report import CheckReport
 from sparseunet.data.dataset import Case
 from sparseunet.data.grids import compare_grids
@@ -20,6 +21,7 @@ from sparseunet.data.io import (
 )
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import Survey, survey_dataset
+from sparseunet.data.provenance import add_provenance
 from sparseunet.errors import DatasetError, Problem, Severity
 from sparseunet.progress import track
 from sparseunet.workers import WorkerDiedError, map_in_processes
@@ -144,6 +146,7 @@ def _examine_files(case: Case, survey: Survey) -> tuple[Findings, LoadedCase]:
             file=str(case.label),
             reference_file=case.images[0].name,
         )
+        problems += _provenance_problems(case, labels, survey.labels)
     known = image or labels
     findings = Findings(
         problems=tuple(problems),
@@ -204,6 +207,30 @@ def _examine_label(
     if labels is not None:
         problems += _value_problems(case, counts, labels)
     return read, counts
+
+
+def _provenance_problems(case: Case, read: ReadLabels, labels: LabelSchema | None) -> list[Problem]:
+    """Return what is wrong with the files that say who drew the labels."""
+    beside = case.provenance or case.confidence
+    if beside is None or labels is None:
+        return []
+    if labels.ignore is None:
+        return [
+            _problem(
+                Severity.ERROR,
+                case,
+                beside,
+                found="labels that are not all drawn by a person, and no ignore label",
+                expected="an ignore label, which stands for them where only manual ones count",
+                fix=f'declare "ignore" in labels of {DATASET_JSON}',
+            )
+        ]
+    annotation = Annotation.from_label_map(read.labels_ZYX, ignore=labels.ignore)
+    try:
+        add_provenance(annotation, read.geometry, case)
+    except DatasetError as error:
+        return [replace(problem, case=case.name) for problem in error.problems]
+    return []
 
 
 def _value_problems(case: Case, counts: dict[int, int], labels: LabelSchema) -> list[Problem]:

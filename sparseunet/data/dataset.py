@@ -16,6 +16,16 @@ class Case:
     """One file per channel, in channel order."""
     label: Path | None
     """The label file, or None for an unlabelled case."""
+    provenance: Path | None = None
+    """The file that says who labelled each voxel (`Source`); None if a person labelled them all."""
+    confidence: Path | None = None
+    """The file with the confidence in each label in percent; None for full confidence."""
+
+    @property
+    def label_files(self) -> tuple[Path, ...]:
+        """The files that the annotation depends on."""
+        files = (self.label, self.provenance, self.confidence)
+        return tuple(path for path in files if path is not None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from sparseunet.data.dataset import Case
 from sparseunet.data.formats import FORMATS, format_of
 from sparseunet.errors import DatasetError, Problem, Severity
-from sparseunet.workspace import DATASET_JSON
+from sparseunet.workspace import CONFIDENCE, DATASET_JSON, PROVENANCE
 
 _IMAGES = "imagesTr"
 _LABELS = "labelsTr"
@@ -95,7 +95,13 @@ def find_training_cases(
             )
         )
     cases = tuple(
-        Case(name=name, images=images.get(name, ()), label=labels.get(name))
+        Case(
+            name=name,
+            images=images.get(name, ()),
+            label=labels.get(name),
+            provenance=_beside(PROVENANCE, name, labels, naming),
+            confidence=_beside(CONFIDENCE, name, labels, naming),
+        )
         for name in sorted(images.keys() | labels.keys())
     )
     return cases, problems
@@ -180,6 +186,11 @@ def find_listed_cases(entry: Any, naming: Naming) -> tuple[tuple[Case, ...], lis
             )
         )
     return tuple(cases), problems
+
+
+def _beside(folder: str, name: str, labels: dict[str, Path], naming: Naming) -> Path | None:
+    path = naming.root / folder / f"{name}{naming.file_ending}"
+    return path if name in labels and path.is_file() else None
 
 
 def _files(folder: Path, naming: Naming) -> tuple[list[Path], list[Problem]]:

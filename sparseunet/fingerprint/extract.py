@@ -12,6 +12,7 @@ from sparseunet.data.check_report import CheckReport
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.density import LabelDensity, measure_label_density
 from sparseunet.data.load import Survey, survey_dataset
+from sparseunet.data.provenance import add_provenance
 from sparseunet.errors import DatasetError, RequestError, Severity
 from sparseunet.fingerprint.case_record import (
     CaseRecord,
@@ -165,6 +166,7 @@ def _look_at(
         annotation = None
         if loaded.labels_ZYX is not None and survey.labels is not None:
             annotation = Annotation.from_label_map(loaded.labels_ZYX, ignore=survey.labels.ignore)
+            annotation = add_provenance(annotation, loaded.image.geometry, case)
         measurement = measure_case(loaded.image, annotation)
         density = measure_label_density(case.name, annotation, loaded.image.geometry)
     record = CaseRecord(
@@ -177,7 +179,7 @@ def _look_at(
 
 def _input_hash(case: Case, survey: Survey) -> str:
     """Hash what the record depends on; "" where a file cannot be read."""
-    files = [*case.images, *([] if case.label is None else [case.label])]
+    files = [*case.images, *case.label_files]
     try:
         described = [[path.name, hash_file(path)] for path in files]
     except OSError:

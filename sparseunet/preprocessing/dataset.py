@@ -12,8 +12,9 @@ from sparseunet.data.annotation import Annotation
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.grids import compare_grids
-from sparseunet.data.io import read_annotation, read_image
+from sparseunet.data.io import read_image
 from sparseunet.data.labels import LabelSchema
+from sparseunet.data.provenance import read_case_annotation
 from sparseunet.errors import DatasetError, Problem, RequestError, Severity
 from sparseunet.planning.plan import Configuration, Plan
 from sparseunet.preprocessing.blas import one_blas_thread
@@ -239,7 +240,7 @@ def _preprocess_files(
 
 def _states(case: Case, targets: Sequence[_Target]) -> list[_State]:
     image_files = [hash_file(path) for path in case.images]
-    label_file = None if case.label is None else hash_file(case.label)
+    label_files = [hash_file(path) for path in case.label_files]
     states = []
     for target in targets:
         image_input_hash = hash_content([target.image_settings, image_files])
@@ -247,12 +248,17 @@ def _states(case: Case, targets: Sequence[_Target]) -> list[_State]:
             _State(
                 image_input_hash=image_input_hash,
                 annotation_input_hash=hash_content(
-                    [target.annotation_settings, image_input_hash, label_file]
+                    [target.annotation_settings, image_input_hash, _plain(label_files)]
                 ),
                 manifest=_up_to_date(target.folder, case.name, image_input_hash),
             )
         )
     return states
+
+
+def _plain(hashes: list[str]) -> str | list[str] | None:
+    """Return one hash as itself and none as None, as it was before there could be several."""
+    return hashes if len(hashes) > 1 else next(iter(hashes), None)
 
 
 def _up_to_date(folder: Path, name: str, image_input_hash: str) -> Manifest | None:
@@ -267,7 +273,7 @@ def _up_to_date(folder: Path, name: str, image_input_hash: str) -> Manifest | No
 def _read_annotation(case: Case, labels: LabelSchema, expected: Geometry) -> Annotation | None:
     if case.label is None:
         return None
-    annotation, geometry = read_annotation(case.label, labels)
+    annotation, geometry = read_case_annotation(case, labels)
     differences = compare_grids(
         geometry,
         expected,

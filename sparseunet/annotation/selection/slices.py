@@ -8,8 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from sparseunet.data.dataset import Case
-from sparseunet.data.io import read_annotation, read_image
+from sparseunet.data.io import read_image
 from sparseunet.data.labels import LabelSchema
+from sparseunet.data.provenance import manual_only, read_case_annotation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +42,7 @@ class SliceStack:
         """
         if self.case.label is None:
             return None
-        annotation, _ = read_annotation(self.case.label, labels)
+        annotation = manual_only(read_case_annotation(self.case, labels)[0])
         labels_KYX = np.moveaxis(annotation.labels_ZYX, self.axis, 0)
         annotated_K = np.moveaxis(annotation.annotated_ZYX, self.axis, 0).any(axis=(1, 2))
         share_KC = np.stack(
