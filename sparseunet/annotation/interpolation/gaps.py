@@ -1,6 +1,7 @@
 """The gaps between annotated slices, and the annotation that filling them gives."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def find_gaps(
     gaps = [Gap(before=None, after=first, slices=range(max(0, first - reach), first))]
     gaps += [
         Gap(before=before, after=after, slices=range(before + 1, after))
-        for before, after in zip(complete[:-1], complete[1:], strict=True)
+        for before, after in pairwise(complete)
         if after - before <= widest
     ]
     gaps.append(Gap(before=last, after=None, slices=range(last + 1, min(size, last + 1 + reach))))

@@ -1,0 +1,59 @@
+"""How far interpolated labels can be relied on."""
+
+import numpy as np
+
+from sparseunet.annotation.interpolation.gaps import Gap
+
+RATIOS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
+"""Where the tables below say how often a label is right: margin over distance, see `confidence`."""
+
+TABLES: dict[str, dict[tuple[bool, bool], tuple[float, ...]]] = {
+    "nearest": {
+        (True, True): (0.503, 0.503, 0.570, 0.722, 0.799, 0.870, 0.950, 0.973, 0.989, 0.996),
+        (True, False): (0.684, 0.684, 0.767, 0.872, 0.930, 0.962, 0.988, 0.991, 0.997, 0.998),
+        (False, True): (0.009, 0.021, 0.121, 0.236, 0.293, 0.403, 0.542, 0.707, 0.950, 0.999),
+        (False, False): (0.897, 0.897, 0.942, 0.974, 0.987, 0.994, 0.998, 0.999, 0.999, 0.999),
+    },
+    "shape": {
+        (True, True): (0.616, 0.755, 0.865, 0.945, 0.968, 0.979, 0.992, 0.996, 0.999, 0.999),
+        (True, False): (0.274, 0.378, 0.615, 0.859, 0.945, 0.970, 0.985, 0.993, 0.998, 0.999),
+        (False, True): (0.003, 0.109, 0.179, 0.275, 0.340, 0.449, 0.573, 0.737, 0.959, 0.999),
+        (False, False): (0.903, 0.903, 0.919, 0.966, 0.984, 0.992, 0.997, 0.999, 0.999, 0.999),
+    },
+    "spline": {
+        (True, True): (0.554, 0.697, 0.834, 0.926, 0.954, 0.971, 0.990, 0.995, 0.999, 0.999),
+        (True, False): (0.307, 0.465, 0.686, 0.898, 0.965, 0.977, 0.988, 0.995, 0.999, 0.999),
+        (False, True): (0.003, 0.109, 0.179, 0.275, 0.340, 0.449, 0.573, 0.737, 0.959, 0.999),
+        (False, False): (0.903, 0.903, 0.919, 0.966, 0.984, 0.992, 0.997, 0.999, 0.999, 0.999),
+    },
+}
+"""Per method and (is there an annotated slice on either side, is the label a foreground class).
+
+Fitted to filled voxels of 10 MSD hippocampus cases (across z, y and x, every third, fifth and
+eighth slice) and 16 ACDC scans (across z, every second and third), both with the same weight."""
+
+
+def confidence(
+    labels: np.ndarray, margin_mm: np.ndarray, *, gap: Gap, index: int, step_mm: float, method: str
+) -> np.ndarray:
+    """Return the share of such voxels that is right, float32 in [0, 1].
+
+    What decides is how far inside its class a voxel is, in relation to how far away the nearest
+    annotated slice is; then whether there is one on either side, and whether it is background.
+
+    Args:
+        labels: The slice as it was filled.
+        margin_mm: How far inside its class each voxel is: in the plane, to the border of another.
+        gap: The gap.
+        index: Of the slice.
+        step_mm: Distance of neighbouring slices.
+        method: Key of `TABLES`; methods without a table of their own get that of `nearest`.
+    """
+    ratio = np.minimum(margin_mm / (gap.distance(index) * step_mm), RATIOS[-1])
+    table = TABLES.get(method, TABLES["nearest"])
+    is_between = len(gap.ends) == 2
+    background, foreground = (
+        np.interp(ratio, RATIOS, table[is_between, is_foreground])
+        for is_foreground in (False, True)
+    )
+    return np.where(labels > 0, foreground, background).astype(np.float32)

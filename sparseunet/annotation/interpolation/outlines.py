@@ -1,0 +1,116 @@
+"""Signed distances to the outlines of classes in annotated slices."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+Box = tuple[slice, slice]
+"""Part of a slice."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Outline:
+    """One class in one slice, inside the box of the class."""
+
+    distance_mm: np.ndarray
+    """float32, to the border of the class: positive inside, negative outside."""
+    center: tuple[float, float]
+    """Centre of mass in pixels."""
+
+
+class Outlines:
+    """The outlines of all classes in some slices, computed when asked for and kept until forgotten.
+
+    Each class has one box for all slices: everything that it covers in any of them and a rim.
+    """
+
+    def __init__(
+        self,
+        labels_KYX: np.ndarray,
+        slices: Iterable[int],
+        *,
+        spacing_mm: tuple[float, float],
+        rim_mm: float,
+    ) -> None:
+        """Find the boxes.
+
+        Args:
+            labels_KYX: Label values, 0 is background; the first axis counts slices.
+            slices: Indices of slices that may be asked for.
+            spacing_mm: Pixel size.
+            rim_mm: Width of the rim around what a class covers; at least one pixel is taken.
+        """
+        self._labels_KYX = labels_KYX
+        self._spacing_mm = spacing_mm
+        self._known: dict[tuple[int, int], Outline | None] = {}
+        found: dict[int, list[Box]] = {}
+        for index in slices:
+            for value, box in enumerate(ndimage.find_objects(labels_KYX[index]), start=1):
+                if box is not None:
+                    found.setdefault(value, []).append(box)
+        rim = [1 + int(rim_mm / spacing) for spacing in spacing_mm]
+        self._boxes = {
+            value: _around(boxes, rim, labels_KYX.shape[1:]) for value, boxes in found.items()
+        }
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Every class that occurs in one of the slices, without background."""
+        return tuple(sorted(self._boxes))
+
+    def box(self, value: int) -> Box:
+        """Return the box of a class."""
+        return self._boxes[value]
+
+    def outline(self, index: int, value: int) -> Outline | None:
+        """Return a class in one slice, or None if it is absent there."""
+        if (index, value) not in self._known:
+            self._known[index, value] = self._trace(index, value)
+        return self._known[index, value]
+
+    def keep_only(self, slices: Iterable[int]) -> None:
+        """Forget all other slices, to save memory."""
+        kept = set(slices)
+        self._known = {key: item for key, item in self._known.items() if key[0] in kept}
+
+    def _trace(self, index: int, value: int) -> Outline | None:
+        inside = self._labels_KYX[index][self._boxes[value]] == value
+        if not inside.any():
+            return None
+        row, column = ndimage.center_of_mass(inside)
+        return Outline(distance_mm=signed_distance(inside, self._spacing_mm), center=(row, column))
+
+
+def signed_distance(inside: np.ndarray, spacing_mm: tuple[float, float]) -> np.ndarray:
+    """Return the distance to the nearest pixel on the other side, negative outside, float32.
+
+    Where there is no other side, the distance is that across the whole array and a pixel more.
+    """
+    beyond = float(np.hypot(*((np.array(inside.shape) + 1) * spacing_mm)))
+    if inside.all() or not inside.any():
+        return np.full(inside.shape, beyond if inside.any() else -beyond, np.float32)
+    distance = ndimage.distance_transform_edt(inside, sampling=spacing_mm).astype(np.float32)
+    distance -= ndimage.distance_transform_edt(~inside, sampling=spacing_mm)
+    return distance
+
+
+def distance_to_other_label(labels: np.ndarray, spacing_mm: tuple[float, float]) -> np.ndarray:
+    """Return for each pixel of one slice how far the nearest one with another label is, float32."""
+    distance_mm = np.zeros(labels.shape, np.float32)
+    for value in np.unique(labels):
+        inside = labels == value
+        distance_mm[inside] = signed_distance(inside, spacing_mm)[inside]
+    return distance_mm
+
+
+def _around(boxes: list[Box], rim: list[int], shape: tuple[int, ...]) -> Box:
+    rows, columns = (
+        slice(
+            max(0, min(box[axis].start for box in boxes) - rim[axis]),
+            min(shape[axis], max(box[axis].stop for box in boxes) + rim[axis]),
+        )
+        for axis in range(2)
+    )
+    return rows, columns

@@ -1,0 +1,260 @@
+"""Shape-based interpolation: blend signed distances to the outlines of annotated slices.
+
+The idea is that of Herman et al. 1992, which P23 uses through MITK for one object at a time. Here
+all classes are interpolated together: in every voxel the class with the greatest blended distance
+wins, background among them, so there are neither holes between classes nor double labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage
+
+from sparseunet.annotation.interpolation.confidence import confidence
+from sparseunet.annotation.interpolation.gaps import Filling, Gap, complete_slices, find_gaps
+from sparseunet.annotation.interpolation.interpolator import InterpolationRequest
+from sparseunet.annotation.interpolation.outlines import Outlines
+from sparseunet.data.annotation import Annotation
+from sparseunet.data.image import Image
+
+CONE_SLOPE = 1.2
+"""An object that is absent from the next annotated slice shrinks on the way there by so many
+millimetres of radius per millimetre of distance, but reaches half-way at least."""
+END_SLOPE = 0.1
+"""The same beyond the first and the last annotated slice, where nothing says that it is absent."""
+_RIM_GAPS = 1.5
+"""Width of the rim around classes in which distances are computed, in widths of the widest gap."""
+_RIM_PIXELS = 24
+_FAR_MM = 1e4
+_UNMOVED_PIXELS = 0.05
+_TIE_PIXELS = 1e-4
+"""Distances that differ by less are equal, so that rounding does not decide: then background wins,
+or the class of the smaller value."""
+
+
+def interpolate_shape(
+    image: Image, annotation: Annotation, /, *, request: InterpolationRequest
+) -> Annotation:
+    """Blend the two ends of each gap linearly; see `Interpolator` and `interpolate_spline`."""
+    return _interpolate(image, annotation, request, num_knots=2, method="shape")
+
+
+def interpolate_spline(
+    image: Image, annotation: Annotation, /, *, request: InterpolationRequest
+) -> Annotation:
+    """Blend the two ends of each gap and the slices beyond them by a cubic spline.
+
+    The spline is the local one of Catmull and Rom for knots at unequal distances. Between two
+    slices that both hold a class, the outlines move with its centre of mass, if that makes them
+    overlap no less. What is absent from one of them ends as a cone (`CONE_SLOPE`) before it gets
+    there, part by part of a class. See `Interpolator`.
+    """
+    return _interpolate(image, annotation, request, num_knots=4, method="spline")
+
+
+def _interpolate(
+    image: Image,
+    annotation: Annotation,
+    request: InterpolationRequest,
+    *,
+    num_knots: int,
+    method: str,
+) -> Annotation:
+    axis, spacing_mm = request.axis, image.geometry.spacing_mm
+    gaps = find_gaps(annotation, spacing_mm, request)
+    if not gaps:
+        return annotation
+    complete = complete_slices(annotation, axis).tolist()
+    blender = _Blender(
+        np.moveaxis(annotation.labels_ZYX, axis, 0),
+        complete,
+        spacing_mm=(spacing_mm[axis], *(mm for at, mm in enumerate(spacing_mm) if at != axis)),
+        widest=max(len(gap.slices) for gap in gaps),
+    )
+    filling = Filling(annotation, axis)
+    for gap in gaps:
+        blender.enter(gap, _knot_slices(gap, complete, num_knots))
+        for index in gap.slices:
+            labels, margin_mm = blender.blend(index)
+            reliable = confidence(
+                labels, margin_mm, gap=gap, index=index, step_mm=spacing_mm[axis], method=method
+            )
+            filling.fill_slice(index, labels, reliable)
+    return filling.annotation()
+
+
+def _knot_slices(gap: Gap, complete: Sequence[int], num_knots: int) -> tuple[int, ...]:
+    """Return the complete slices that take part, in order: the ends, and with four those beyond."""
+    if gap.before is None or gap.after is None:
+        return gap.ends
+    at, beyond = complete.index(gap.before), num_knots // 2 - 1
+    return tuple(complete[max(0, at - beyond) : at + 2 + beyond])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Knot:
+    """One class in one annotated slice; where it is absent, what it must have shrunk to."""
+
+    distance_mm: np.ndarray
+    center: np.ndarray
+
+
+class _Blender:
+    """Blends the outlines of one gap after the other."""
+
+    def __init__(
+        self,
+        labels_KYX: np.ndarray,
+        complete: Sequence[int],
+        *,
+        spacing_mm: tuple[float, ...],
+        widest: int,
+    ) -> None:
+        step_mm, rows_mm, columns_mm = spacing_mm
+        rim_mm = min(_RIM_GAPS * widest * step_mm, _RIM_PIXELS * min(rows_mm, columns_mm))
+        self._outlines = Outlines(
+            labels_KYX, complete, spacing_mm=(rows_mm, columns_mm), rim_mm=rim_mm
+        )
+        self._step_mm = step_mm
+        self._shape = labels_KYX.shape[1:]
+        self._labels_KYX = labels_KYX
+        self._tie_mm = np.float32(_TIE_PIXELS * min(rows_mm, columns_mm))
+
+    def enter(self, gap: Gap, slices: tuple[int, ...]) -> None:
+        """Prepare for the slices of a gap, which `slices` give their outlines to."""
+        self._gap, self._slices = gap, slices
+        self._outlines.keep_only(slices)
+        ends_KYX = self._labels_KYX[list(gap.ends)]
+        # Classes that move apart leave no hole: what is an object at both ends is one in between.
+        self._covered = ends_KYX.all(axis=0) & (len(gap.ends) == 2)
+        self._knots = {
+            value: self._of_class(value)
+            for value in self._outlines.values
+            if any(self._outlines.outline(end, value) is not None for end in gap.ends)
+        }
+
+    def blend(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return labels of a slice, and how far each pixel is inside its class in millimetres."""
+        weights = _weights(self._slices, self._gap, index)
+        shrunk_mm = 0.0
+        if len(self._gap.ends) == 1:
+            shrunk_mm = END_SLOPE * self._step_mm * self._gap.distance(index)
+        labels = np.zeros(self._shape, self._labels_KYX.dtype)
+        best = np.full(self._shape, -_FAR_MM, np.float32)
+        second = best.copy()
+        nearest_class = [np.full(self._shape, -_FAR_MM, np.float32) for _ in self._slices]
+        for value, knots in self._knots.items():
+            box = self._outlines.box(value)
+            center = sum(weight * knot.center for weight, knot in zip(weights, knots, strict=True))
+            score = np.full(knots[0].distance_mm.shape, -shrunk_mm, np.float32)
+            for knot, weight, nearest in zip(knots, weights, nearest_class, strict=True):
+                moved = _moved(knot.distance_mm, center - knot.center)
+                score += np.float32(weight) * moved
+                np.maximum(nearest[box], moved - np.float32(shrunk_mm), out=nearest[box])
+            np.maximum(second[box], np.minimum(best[box], score), out=second[box])
+            labels[box][score > best[box] + self._tie_mm] = value
+            np.maximum(best[box], score, out=best[box])
+        # Background is what no class covers: its distance is that to the nearest class.
+        background = -sum(
+            np.float32(weight) * nearest
+            for weight, nearest in zip(weights, nearest_class, strict=True)
+        )
+        is_class = (best > background + self._tie_mm) | self._covered
+        labels[~is_class] = 0
+        margin_mm = np.where(
+            is_class, np.maximum(best - np.maximum(second, background), 0), background - best
+        )
+        return labels, margin_mm / 2
+
+    def _of_class(self, value: int) -> list[_Knot]:
+        """Return the knots of a class, one per slice that takes part."""
+        found = {index: self._outlines.outline(index, value) for index in self._slices}
+        present = {
+            index: _Knot(distance_mm=outline.distance_mm, center=np.array(outline.center))
+            for index, outline in found.items()
+            if outline is not None
+        }
+        here = [end for end in self._gap.ends if end in present]
+        if len(here) == 2:
+            present = self._aligned(present)
+            self._end_lost_parts(present)
+        knots = []
+        for index in self._slices:
+            nearest = min(here, key=lambda end: abs(end - index))
+            knot = present.get(index)
+            knots.append(knot or self._vanished(present[nearest], abs(nearest - index)))
+        return knots
+
+    def _vanished(self, knot: _Knot, num_slices: int) -> _Knot:
+        """Return what is left of a class so many slices on; negative everywhere if nothing is."""
+        shrunk_mm = min(CONE_SLOPE * self._step_mm * num_slices, 2 * float(knot.distance_mm.max()))
+        return replace(knot, distance_mm=knot.distance_mm - np.float32(shrunk_mm))
+
+    def _aligned(self, knots: dict[int, _Knot]) -> dict[int, _Knot]:
+        """Keep the centres if moving with them makes the two ends overlap no less."""
+        first, second = (knots[end] for end in self._gap.ends)
+        moved = _overlap(first, second, moves=True) + _overlap(second, first, moves=True)
+        if moved >= 2 * _overlap(first, second, moves=False):
+            return knots
+        return {index: replace(knot, center=first.center) for index, knot in knots.items()}
+
+    def _end_lost_parts(self, knots: dict[int, _Knot]) -> None:
+        """Let parts of a class that overlap with nothing at the other end vanish on the way."""
+        first, second = (knots[end] for end in self._gap.ends)
+        width = self._gap.ends[1] - self._gap.ends[0]
+        for knot, other, end in ((first, second, 1), (second, first, 0)):
+            seen = _moved(other.distance_mm, knot.center - other.center) > 0
+            parts, num_parts = ndimage.label(knot.distance_mm > 0)
+            lost = np.ones(num_parts + 1, bool)
+            lost[parts[seen]] = False
+            lost[0] = False
+            if lost.any():
+                distance_mm = np.where(
+                    lost[parts],
+                    np.maximum(other.distance_mm, self._vanished(knot, width).distance_mm),
+                    other.distance_mm,
+                )
+                knots[self._gap.ends[end]] = replace(other, distance_mm=distance_mm)
+
+
+def _overlap(knot: _Knot, other: _Knot, *, moves: bool) -> int:
+    """Return the pixels in which two knots of a class overlap, one moved to the other or not."""
+    distance_mm = other.distance_mm
+    if moves:
+        distance_mm = _moved(distance_mm, knot.center - other.center)
+    return int(np.count_nonzero((knot.distance_mm > 0) & (distance_mm > 0)))
+
+
+def _moved(array: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    if np.abs(pixels).max() < _UNMOVED_PIXELS:
+        return array
+    return ndimage.shift(array, pixels, order=1, mode="nearest", prefilter=False)
+
+
+def _weights(slices: Sequence[int], gap: Gap, index: int) -> np.ndarray:
+    """Return the weights of the slices that take part, which sum to 1.
+
+    Cubic Hermite between the ends; the tangent at an end is that of the parabola through it and
+    its two neighbours, or the straight line across the gap where there is no neighbour.
+    """
+    weights = np.zeros(len(slices))
+    if gap.before is None or gap.after is None:
+        weights[0] = 1
+        return weights
+    at = slices.index(gap.before)
+    width = gap.after - gap.before
+    t = (index - gap.before) / width
+    weights[at] = 1 - t
+    weights[at + 1] = t
+    # What each tangent adds to the straight line: share · (slope beyond the end - slope across).
+    for end, beyond, bend in ((at, at - 1, t * (1 - t) ** 2), (at + 1, at + 2, -(t**2) * (1 - t))):
+        if 0 <= beyond < len(slices):
+            outer = abs(slices[beyond] - slices[end])
+            share = bend * width / (outer + width)
+            sign = 1 if beyond < end else -1
+            weights[end] += sign * share * width / outer
+            weights[beyond] -= sign * share * width / outer
+            weights[at] += share
+            weights[at + 1] -= share
+    return weights
