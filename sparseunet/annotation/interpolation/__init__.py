@@ -15,6 +15,7 @@ INTERPOLATORS = {
     "spline": f"{_HERE}.shape:interpolate_spline",
     "morphological": f"{_HERE}.morphological:interpolate_morphological",
     "learned": f"{_HERE}.learned:interpolate_learned",
+    "combined": f"{_HERE}.learned:interpolate_combined",
 }
 """Name on the command line to interpolator; imported when it is used."""
 

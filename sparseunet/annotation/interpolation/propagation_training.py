@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparseunet.annotation.interpolation.propagation_network import PropagationNetwork, carry
 from sparseunet.networks.device import resolve_device
+from sparseunet.networks.propagation import PropagationNetwork, carry
 
 logger = logging.getLogger(__name__)
 
@@ -76,16 +76,14 @@ def train_propagation(
         network = PropagationNetwork(
             num_channels=samples[0][0].shape[1], width=config.width, stride=config.stride
         )
-    network = network.to(where, memory_format=torch.channels_last).train()
-    scalars = [network.log_sharpness, network.log_locality]
-    others = [p for p in network.parameters() if all(p is not s for s in scalars)]
-    optimizer = torch.optim.Adam([{"params": others, "factor": 1}, {"params": scalars, "factor": 10}])
+    network = network.to(where).train()
+    optimizer = _optimizer(network, config)
     losses: list[float] = []
     done = 0.0
     while done < 1:
         slices, radius = samples[len(losses) % len(samples)]
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * (1 - done) * group["factor"]
+            group["lr"] = group["initial_lr"] * (1 - done)
         slices_KCYX = torch.from_numpy(_mirror(slices, random).astype(np.float32)).to(where)
         carried = random.random(2 * config.num_slices) < config.carried_share * done
         loss = _reconstruction_loss(network, slices_KCYX, radius=radius, carried=carried.tolist())
@@ -100,6 +98,15 @@ def train_propagation(
     duration_s = time.perf_counter() - start_s
     logger.info("Learned propagation: %d iterations in %.0f s", len(losses), duration_s)
     return network.eval(), losses
+
+
+def _optimizer(network: PropagationNetwork, config: PropagationConfig) -> torch.optim.Optimizer:
+    scalars = [network.log_sharpness, network.log_locality]
+    weights = [weight for weight in network.parameters() if weight.ndim > 0]
+    groups = [(weights, config.learning_rate), (scalars, 10 * config.learning_rate)]
+    return torch.optim.Adam(
+        [{"params": group, "lr": rate, "initial_lr": rate} for group, rate in groups]
+    )
 
 
 def _reconstruction_loss(
@@ -154,11 +161,13 @@ def _draw_slices(
     run = min(len(stack), max(2, round(config.num_slices * config.mean_gap)))
     first = random.integers(len(stack) - run + 1)
     chosen = first + np.sort(random.permutation(run)[: config.num_slices])
-    corner = [int(random.integers(max(1, size - config.crop + 1))) for size in stack.shape[2:]]
-    part = tuple(slice(begin, begin + config.crop) for begin in corner)
-    return stack[(chosen, slice(None), *part)].astype(np.float16)
+    rows, columns = (
+        slice(begin, begin + config.crop)
+        for begin in (random.integers(max(1, size - config.crop + 1)) for size in stack.shape[2:])
+    )
+    return stack[chosen][:, :, rows, columns].astype(np.float16)
 
 
 def _mirror(slices: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    axes = [axis for axis in (2, 3) if random.random() < 0.5]
+    axes = tuple(axis for axis in (2, 3) if random.random() < 0.5)
     return np.flip(slices, axes).copy()

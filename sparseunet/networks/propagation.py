@@ -1,6 +1,7 @@
 """The network of learned propagation: features of slices, and the affinity between two slices."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ TILE = 8
 """Side in pixels of the tiles in which affinities are computed."""
 EDGE_RADIUS = 3
 """A pixel's edge profile compares it with its neighbours up to this many pixels away (Sli2Vol)."""
+NUM_NEIGHBOURS = (2 * EDGE_RADIUS + 1) ** 2 - 1
 EDGE_SHARPNESS = 16.0
 """Intensities in [0, 1] are multiplied by this before the softmax of the edge profile."""
 
@@ -27,9 +29,10 @@ class PropagationNetwork(nn.Module):
         self, *, num_channels: int, width: int = 16, num_features: int = 64, stride: int = 1
     ) -> None:
         super().__init__()
-        num_profiles = num_channels * ((2 * EDGE_RADIUS + 1) ** 2 - 1)
         self.stem = nn.Sequential(
-            nn.Conv2d(num_profiles, width, 7, stride=stride, padding=3, bias=False),
+            nn.Conv2d(
+                num_channels * NUM_NEIGHBOURS, width, 7, stride=stride, padding=3, bias=False
+            ),
             nn.BatchNorm2d(width),
             nn.ReLU(),
         )
@@ -37,7 +40,7 @@ class PropagationNetwork(nn.Module):
         self.stages = nn.Sequential(
             *(
                 block
-                for before, after in zip(widths[:-1], widths[1:], strict=True)
+                for before, after in pairwise(widths)
                 for block in (BasicBlock(before, after), BasicBlock(after, after))
             )
         )
@@ -45,7 +48,7 @@ class PropagationNetwork(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(10.0)))
         """Logarithm of the factor of the cosine similarity before the softmax."""
         self.log_locality = nn.Parameter(torch.tensor(math.log(10.0)))
-        """Logarithm of what the corner-to-centre distance of the window costs before the softmax."""
+        """Logarithm of what a displacement by the window's radius costs before the softmax."""
 
     def forward(self, slices_BCYX: Tensor) -> Tensor:
         features_BCYX = self.head(self.stages(self.stem(edge_profiles(slices_BCYX))))
@@ -100,21 +103,22 @@ def carry(
     target_BYXC: Tensor,
     radius: tuple[int, int],
     sharpness: Tensor | float,
-    locality: Tensor | float = 0.0,
+    locality: Tensor | float,
 ) -> Tensor:
     """Carry what is known of each pixel of a reference slice over to a target slice.
 
     Every target pixel takes the mean of the reference pixels at most `radius` rows and columns
-    away, weighted by the softmax of their features' similarity. Pixels outside the slice take no
-    part. Computed tile by tile as small matrix products: the cost is pixels × window, never
-    pixels squared.
+    away, weighted by the softmax of how alike their features are, less what the displacement
+    costs. Pixels outside the slice take no part. Computed tile by tile as small matrix products:
+    the cost is pixels × window, never pixels squared.
 
     Args:
         values_BYXK: Any number of values per reference pixel, for instance one-hot labels.
         reference_BYXC: Features of the reference slice, unit vectors.
         target_BYXC: Features of the target slice.
         radius: Of the window along (y, x), in pixels.
-        sharpness: Factor of the similarity before the softmax.
+        sharpness: Factor of the cosine similarity before the softmax.
+        locality: What a displacement by the radius costs before the softmax; grows with its square.
 
     Returns:
         Values of the target pixels, (B, Y, X, K): convex combinations of the reference's.
@@ -127,8 +131,8 @@ def carry(
     allowed = _tiles(inside, radius=radius)[0, ..., 0].bool()[:, None] & _within(
         radius, device=target_BYXC.device
     )
-    similarity = (targets @ references.transpose(-1, -2)) * sharpness
-    similarity = similarity - locality * _displacement(radius, device=target_BYXC.device)
+    displacement = _displacement(radius, device=target_BYXC.device)
+    similarity = (targets @ references.transpose(-1, -2)) * sharpness - locality * displacement
     # Not minus infinity: pixels that pad the last tiles may have no neighbour, and a gradient.
     affinity = torch.softmax(similarity.masked_fill(~allowed, -1e4), dim=-1)
     return _join(affinity @ values, num_rows=num_rows, num_columns=num_columns)
@@ -158,6 +162,7 @@ def _within(radius: tuple[int, int], *, device: torch.device) -> Tensor:
 
 
 def _displacement(radius: tuple[int, int], *, device: torch.device) -> Tensor:
+    """Return squared distances in units of the radius, laid out as in `_within`."""
     squares = []
     for reach in radius:
         places = torch.arange(TILE + 2 * reach, device=device) - reach
