@@ -44,7 +44,11 @@ class PropagationNetwork(nn.Module):
                 for block in (BasicBlock(before, after), BasicBlock(after, after))
             )
         )
-        self.head = nn.Conv2d(widths[-1], num_features, 3, padding=1)
+        # Centred: what all features share would make every pixel look like every other.
+        self.head = nn.Sequential(
+            nn.Conv2d(widths[-1], num_features, 3, padding=1, bias=False),
+            nn.BatchNorm2d(num_features, affine=False),
+        )
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(10.0)))
         """Logarithm of the factor of the cosine similarity before the softmax."""
         self.log_locality = nn.Parameter(torch.tensor(math.log(10.0)))

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 class PropagationConfig:
     """How the network of learned propagation looks and learns."""
 
-    num_iterations: int = 300
+    num_iterations: int = 100
     """Each on one stack of slices of one scan; without meaning when a time budget is given."""
     num_slices: int = 6
     """Slices drawn per scan and iteration (K of Z25 appendix F)."""
