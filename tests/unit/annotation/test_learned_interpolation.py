@@ -105,7 +105,7 @@ def test_identical_slices_hand_their_mask_on_unchanged(axis: int) -> None:
     disc[20:, :] *= 2
     voxels, labels = (np.moveaxis(np.stack([one] * 9), 0, axis) for one in (plane, disc))
     given = sparse(labels, [0, 8], axis)
-    network = untrained(sharpness=1000)
+    network = untrained(sharpness=1e4)
     filled = propagate(scan(voxels), given, network=network, request=request(axis))
     np.testing.assert_array_equal(filled.labels_ZYX, labels)
     assert set(np.unique(filled.source_ZYX)) == {Source.MANUAL, Source.INTERPOLATED}
