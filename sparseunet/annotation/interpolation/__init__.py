@@ -16,6 +16,7 @@ INTERPOLATORS = {
     "fused": f"{_HERE}.fused:interpolate_fused",
     "morphological": f"{_HERE}.morphological:interpolate_morphological",
     "learned": f"{_HERE}.learned:interpolate_learned",
+    "combined": f"{_HERE}.learned:interpolate_combined",
 }
 """Name on the command line to interpolator; imported when it is used."""
 

@@ -30,11 +30,25 @@ TABLES: dict[str, dict[tuple[bool, bool], tuple[float, ...]]] = {
         (False, True): (0.003, 0.109, 0.179, 0.275, 0.340, 0.449, 0.573, 0.737, 0.959, 0.999),
         (False, False): (0.903, 0.903, 0.919, 0.966, 0.984, 0.992, 0.997, 0.999, 0.999, 0.999),
     },
+    "learned": {
+        (True, True): (0.599, 0.617, 0.732, 0.791, 0.860, 0.929, 0.956, 0.976, 0.994, 0.999),
+        (True, False): (0.395, 0.431, 0.518, 0.738, 0.822, 0.984, 0.987, 0.998, 0.998, 0.999),
+        (False, True): (0.003, 0.109, 0.179, 0.275, 0.340, 0.449, 0.573, 0.737, 0.959, 0.999),
+        (False, False): (0.903, 0.903, 0.919, 0.966, 0.984, 0.992, 0.997, 0.999, 0.999, 0.999),
+    },
+    "combined": {
+        (True, True): (0.588, 0.664, 0.757, 0.847, 0.871, 0.948, 0.973, 0.986, 0.994, 0.999),
+        (True, False): (0.384, 0.465, 0.583, 0.771, 0.856, 0.983, 0.990, 0.999, 0.999, 0.999),
+        (False, True): (0.003, 0.109, 0.179, 0.275, 0.340, 0.449, 0.573, 0.737, 0.959, 0.999),
+        (False, False): (0.903, 0.903, 0.919, 0.966, 0.984, 0.992, 0.997, 0.999, 0.999, 0.999),
+    },
 }
 """Per method and (is there an annotated slice on either side, is the label a foreground class).
 
 Fitted to filled voxels of 10 MSD hippocampus cases (across z, y and x, every third, fifth and
-eighth slice) and 16 ACDC scans (across z, every second and third), both with the same weight."""
+eighth slice) and 16 ACDC scans (across z, every second and third), both with the same weight;
+those of learned and combined between two slices to 4 of the hippocampus cases only, beyond the last
+slice they are the spline's."""
 
 
 def confidence(
