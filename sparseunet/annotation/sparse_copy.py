@@ -87,16 +87,16 @@ def write_sparse_copy(
     """
     labelled = [case for case in dataset.cases if case.label is not None]
     problems = []
-    if any(case.provenance for case in dataset.cases):
-        raise RequestError(
-            f"Not all labels of {dataset.name} were drawn by a person; simulate from the dataset that "
-            "it was made from."
-        )
     if folder.exists():
         problems.append(f"{folder} exists already and is not overwritten; choose another name")
     if not labelled:
         problems.append(
             f"no training case of {dataset.name} has a label map, nothing can be hidden"
+        )
+    if any(case.provenance for case in dataset.cases):
+        problems.append(
+            f"not all labels of {dataset.name} were drawn by a person; simulate from the dataset "
+            "that it was made from"
         )
     if problems:
         raise RequestError("Annotation cannot be simulated: " + "; ".join(problems) + ".")
