@@ -17,6 +17,7 @@ from sparseunet.errors import RequestError
 
 T = TypeVar("T")
 _UNFINISHED = ".writing-"
+_WHO_WROTE_IT = "Was it written by another program or a newer sparseunet?"
 
 
 @contextmanager
@@ -101,6 +102,26 @@ def parse(kind: type[T], content: Any, *, source: str) -> T:
         raise RequestError(
             f"{source} does not describe a {kind.__name__}:\n" + "\n".join(lines)
         ) from None
+
+
+def read_artifact(
+    result: type[T], path: Path, *, kind: str, version: int, hint: str = _WHO_WROTE_IT
+) -> T:
+    """Read a small result that was written as its fields beside `kind` and `version`.
+
+    Raises:
+        RequestError: The file is missing, of another kind or version (then `hint` follows), or
+            fields are wrong; names the file and every such field.
+    """
+    content = read_json(path)
+    fields_ = dict(content) if isinstance(content, dict) else {}
+    found = fields_.pop("kind", None), fields_.pop("version", None)
+    if found != (kind, version):
+        raise RequestError(
+            f"{path} holds kind {found[0]!r}, version {found[1]!r}; expected kind {kind!r}, "
+            f"version {version}. {hint}"
+        )
+    return parse(result, fields_, source=str(path))
 
 
 def hash_content(content: Any) -> str:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparseunet.artifacts import parse, read_json, write_json
-from sparseunet.errors import RequestError
+from sparseunet.artifacts import read_artifact, write_json
 
 _KIND = "annotation_plan"
 _VERSION = 1
@@ -96,12 +95,4 @@ def read_annotation_plan(path: Path) -> AnnotationPlan:
         RequestError: The file is missing, of another kind or a newer version, or fields are wrong;
             names the file and every such field.
     """
-    content = read_json(path)
-    fields = dict(content) if isinstance(content, dict) else {}
-    kind, version = fields.pop("kind", None), fields.pop("version", None)
-    if (kind, version) != (_KIND, _VERSION):
-        raise RequestError(
-            f"{path} holds kind {kind!r}, version {version!r}; expected kind {_KIND!r}, version "
-            f"{_VERSION}. Was it written by another program or a newer sparseunet?"
-        )
-    return parse(AnnotationPlan, fields, source=str(path))
+    return read_artifact(AnnotationPlan, path, kind=_KIND, version=_VERSION)

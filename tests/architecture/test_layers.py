@@ -20,7 +20,7 @@ LAYERS = (
     ("fingerprint",),
     ("data",),
     ("workspace",),
-    ("progress", "workers"),
+    ("progress", "workers", "named_functions"),
     ("artifacts",),
     ("errors",),
 )

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparseunet.artifacts import parse, read_json, write_json
+from sparseunet.artifacts import read_artifact, write_json
 from sparseunet.data.geometry import Geometry
-from sparseunet.errors import RequestError
 from sparseunet.workspace import EXPORT_JSON
 
 _KIND = "annotation_export"
@@ -80,12 +79,4 @@ def read_export_record(folder: Path) -> ExportRecord | None:
     path = folder / EXPORT_JSON
     if not path.is_file():
         return None
-    content = read_json(path)
-    fields = dict(content) if isinstance(content, dict) else {}
-    kind, version = fields.pop("kind", None), fields.pop("version", None)
-    if (kind, version) != (_KIND, _VERSION):
-        raise RequestError(
-            f"{path} holds kind {kind!r}, version {version!r}; expected kind {_KIND!r}, version "
-            f"{_VERSION}. Was it written by another program or a newer sparseunet?"
-        )
-    return parse(ExportRecord, fields, source=str(path))
+    return read_artifact(ExportRecord, path, kind=_KIND, version=_VERSION)

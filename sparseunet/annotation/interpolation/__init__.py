@@ -1,9 +1,8 @@
 """Labels between annotated slices: one file per family of methods."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sparseunet.errors import RequestError
+from sparseunet.named_functions import load_function
 
 if TYPE_CHECKING:
     from sparseunet.annotation.interpolation.interpolator import Interpolator
@@ -27,14 +26,4 @@ def load_interpolator(name: str) -> "Interpolator":
     Raises:
         RequestError: There is no such interpolator; lists those there are.
     """
-    path = INTERPOLATORS.get(name, name)
-    module, _, function = path.partition(":")
-    if not function:
-        raise RequestError(
-            f"There is no interpolator {name!r}; choose from {', '.join(INTERPOLATORS)}, or name a "
-            "function of yours as package.module:function."
-        )
-    try:
-        return getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise RequestError(f"The interpolator {name!r} cannot be imported: {error}.") from None
+    return load_function(name, INTERPOLATORS, what="interpolator")

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sparseunet.annotation.interpolation.quality import HiddenSlices, add_up
-from sparseunet.artifacts import parse, read_json, write_json
-from sparseunet.errors import RequestError
+from sparseunet.artifacts import read_artifact, write_json
 
 WORTH_IOU = 0.55
 """Least expected IoU of filled slices. Z25 saw interpolated labels help that agreed with dense ones
@@ -19,6 +18,7 @@ _SIMILAR = 1.4
 """Gaps that differ by less are one row of the report."""
 _KIND = "interpolation_verdict"
 _VERSION = 1
+_MAKE_AGAIN = "Remove it; sparseunet interpolate --method auto makes it again."
 SPARSE_DENSITY = 0.1
 """Share of annotated slices below which a 3D network may not learn from them alone (Z25 §4.1.2)."""
 _EXPONENT, _EXPONENT_WEIGHT = 1.0, 0.3
@@ -117,15 +117,7 @@ def read_verdict(path: Path) -> Verdict:
     Raises:
         RequestError: The file is missing, of another kind or version, or a field is wrong.
     """
-    content = read_json(path)
-    fields = dict(content) if isinstance(content, dict) else {}
-    kind, version = fields.pop("kind", None), fields.pop("version", None)
-    if (kind, version) != (_KIND, _VERSION):
-        raise RequestError(
-            f"{path} holds kind {kind!r}, version {version!r}; expected kind {_KIND!r}, version "
-            f"{_VERSION}. Remove it; sparseunet interpolate --method auto makes it again."
-        )
-    return parse(Verdict, fields, source=str(path))
+    return read_artifact(Verdict, path, kind=_KIND, version=_VERSION, hint=_MAKE_AGAIN)
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:

@@ -1,9 +1,8 @@
 """Which slices of which scans to annotate: one file per family of selectors."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sparseunet.errors import RequestError
+from sparseunet.named_functions import load_function
 
 if TYPE_CHECKING:
     from sparseunet.annotation.selection.slices import Selector
@@ -32,14 +31,4 @@ def load_selector(name: str) -> "Selector":
     Raises:
         RequestError: There is no such selector; lists those there are.
     """
-    path = SELECTORS.get(name, name)
-    module, _, function = path.partition(":")
-    if not function:
-        raise RequestError(
-            f"There is no selector {name!r}; choose from {', '.join(SELECTORS)}, or name a "
-            "function of yours as package.module:function."
-        )
-    try:
-        return getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise RequestError(f"The selector {name!r} cannot be imported: {error}.") from None
+    return load_function(name, SELECTORS, what="selector")
