@@ -240,7 +240,7 @@ def _preprocess_files(
 
 def _states(case: Case, targets: Sequence[_Target]) -> list[_State]:
     image_files = [hash_file(path) for path in case.images]
-    label_files = [hash_file(path) for path in case.label_files]
+    label_files = [[path.parent.name, hash_file(path)] for path in case.label_files]
     states = []
     for target in targets:
         image_input_hash = hash_content([target.image_settings, image_files])
@@ -248,17 +248,12 @@ def _states(case: Case, targets: Sequence[_Target]) -> list[_State]:
             _State(
                 image_input_hash=image_input_hash,
                 annotation_input_hash=hash_content(
-                    [target.annotation_settings, image_input_hash, _plain(label_files)]
+                    [target.annotation_settings, image_input_hash, label_files]
                 ),
                 manifest=_up_to_date(target.folder, case.name, image_input_hash),
             )
         )
     return states
-
-
-def _plain(hashes: list[str]) -> str | list[str] | None:
-    """Return one hash as itself and none as None, as it was before there could be several."""
-    return hashes if len(hashes) > 1 else next(iter(hashes), None)
 
 
 def _up_to_date(folder: Path, name: str, image_input_hash: str) -> Manifest | None:
