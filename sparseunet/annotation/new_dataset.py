@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sparseunet.artifacts import unfinished_prefix
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.labels import LabelSchema
 
@@ -17,7 +18,7 @@ _COMPANION_ENDINGS = (".json", ".raw", ".zraw")
 def appearing_folder(folder: Path) -> Iterator[Path]:
     """Give a temporary folder beside `folder` that takes its name only if the block succeeds."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+    holder = Path(tempfile.mkdtemp(prefix=unfinished_prefix(), dir=folder.parent))
     try:
         new = holder / folder.name
         new.mkdir()  # not the holder itself: mkdtemp makes that private to the user
