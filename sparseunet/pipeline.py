@@ -22,8 +22,8 @@ from sparseunet.prediction.predict import PredictionOptions, predict
 from sparseunet.preprocessing.dataset import preprocess_dataset
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.training.config import TrainingConfig
-from sparseunet.training.fit import Hardware
 from sparseunet.training.run import train_on_all_cases
+from sparseunet.training.step import Hardware
 from sparseunet.workspace import Workspace
 
 

@@ -88,7 +88,7 @@ def _run_pipeline(
     from sparseunet.networks.device import resolve_device, resolve_precision
     from sparseunet.pipeline import run_pipeline
     from sparseunet.training.config import TrainingConfig
-    from sparseunet.training.fit import Hardware
+    from sparseunet.training.step import Hardware
 
     device = resolve_device(arguments.device)
     return run_pipeline(

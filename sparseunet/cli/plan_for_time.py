@@ -26,7 +26,7 @@ def fit_plan_to_time(
     from sparseunet.data.load import parse_labels
     from sparseunet.networks.device import DTYPE_NAMES, resolve_device, resolve_precision
     from sparseunet.training.config import TrainingConfig
-    from sparseunet.training.fit import Hardware
+    from sparseunet.training.step import Hardware
     from sparseunet.training.time_budget import fit_into_budget
 
     found = resolve_device(device)

@@ -16,6 +16,11 @@ from sparseunet.artifacts import read_json
 from sparseunet.cli.cascade import FirstStage, find_first_stage, pass_to_next_stage
 from sparseunet.cli.environment import available_cpus, resolve_workspace
 from sparseunet.cli.held_out import segment_held_out
+from sparseunet.cli.recipe import (
+    add_recipe_arguments,
+    override_configuration,
+    recipe_from_arguments,
+)
 from sparseunet.errors import RequestError
 from sparseunet.progress import format_duration
 from sparseunet.workspace import (
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
     from sparseunet.planning.plan import Configuration, Plan
     from sparseunet.preprocessing.store import CaseStore
     from sparseunet.training.config import TrainingConfig
-    from sparseunet.training.fit import Hardware
+    from sparseunet.training.step import Hardware
 
 logger = logging.getLogger(__name__)
 
@@ -44,24 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("configuration", help="2d, 3d_fullres, ...")
     parser.add_argument("fold", help="0 to 4, or all: train on every case")
     parser.add_argument("-p", "--plans", default="nnUNetPlans", help="name of the plans file")
-    length = parser.add_argument_group("length (default: 1000 epochs of 250 iterations)")
-    length.add_argument("--iterations", type=int, help="steps of the whole training")
-    length.add_argument("--epochs", type=int, help="number of epochs")
-    length.add_argument("--iterations-per-epoch", type=int, help="steps per epoch")
-    length.add_argument(
-        "--time-budget",
-        type=float,
-        metavar="MINUTES",
-        help="measure this machine and choose network, batch and iterations to end in time",
-    )
-    recipe = parser.add_argument_group("recipe (default: the plan's, and nnU-Net's)")
-    recipe.add_argument("--batch-size", type=int, help="patches per step")
-    recipe.add_argument(
-        "--patch-size", type=int, nargs="+", metavar="N", help="voxels per axis, slowest first"
-    )
-    recipe.add_argument("--base-features", type=int, help="features at full resolution")
-    recipe.add_argument("--learning-rate", type=float, help="at the start (default 0.01)")
-    recipe.add_argument("--seed", type=int, default=0, help="same seed, same weights (default 0)")
+    add_recipe_arguments(parser)
     hardware = parser.add_argument_group("hardware")
     hardware.add_argument(
         "-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps"
@@ -144,12 +132,12 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
             f"The plan of {dataset_name} has no configuration {arguments.configuration!r}; it has: "
             f"{', '.join(plan.configurations)}."
         )
-    configuration = _override(plan.configurations[arguments.configuration], arguments)
+    configuration = override_configuration(plan.configurations[arguments.configuration], arguments)
     store = CaseStore(folder / configuration.data_identifier)
     splits_file = folder / SPLITS_JSON
     split = _choose_split(splits_file, store.cases, arguments.fold, dataset_name)
     planned_iterations = budgeted_iterations(content, arguments.configuration)
-    config = _training_config(arguments, configuration, planned_iterations=planned_iterations)
+    config = recipe_from_arguments(arguments, configuration, planned_iterations=planned_iterations)
     identity = run_identity(
         config,
         configuration,
@@ -194,53 +182,6 @@ def _read_prepared(path: Path, dataset_name: str) -> dict[str, Any]:
         )
     content: dict[str, Any] = read_json(path)
     return content
-
-
-def _override(configuration: "Configuration", arguments: argparse.Namespace) -> "Configuration":
-    from sparseunet.planning.overrides import (
-        with_base_features,
-        with_batch_size,
-        with_patch_size,
-    )
-
-    if arguments.patch_size is not None:
-        configuration = with_patch_size(configuration, arguments.patch_size)
-    if arguments.batch_size is not None:
-        configuration = with_batch_size(configuration, arguments.batch_size)
-    if arguments.base_features is not None:
-        configuration = with_base_features(configuration, arguments.base_features)
-    return configuration
-
-
-def _training_config(
-    arguments: argparse.Namespace,
-    configuration: "Configuration",
-    *,
-    planned_iterations: int | None,
-) -> "TrainingConfig":
-    """Return the recipe; `planned_iterations` of a plan for a time hold where nothing is given."""
-    from sparseunet.training.config import TrainingConfig
-
-    if arguments.iterations is not None and arguments.epochs is not None:
-        raise RequestError("Give --iterations or --epochs, not both: each sets the whole length.")
-    if arguments.time_budget is not None and (arguments.iterations or arguments.epochs):
-        raise RequestError("--time-budget chooses the iterations; leave --iterations/--epochs out.")
-    iterations = arguments.iterations
-    if iterations is None and arguments.epochs is None and arguments.time_budget is None:
-        iterations = planned_iterations
-    per_epoch = arguments.iterations_per_epoch
-    if per_epoch is None:
-        per_epoch = 250 if iterations is None else max(1, min(250, iterations // 20))
-    if iterations is None:
-        iterations = (1000 if arguments.epochs is None else arguments.epochs) * per_epoch
-    given = {} if arguments.learning_rate is None else {"learning_rate": arguments.learning_rate}
-    return TrainingConfig(
-        iterations=iterations,
-        iterations_per_epoch=per_epoch,
-        mirror_axes=tuple(range(configuration.dimensions)),
-        seed=arguments.seed,
-        **given,
-    )
 
 
 def _choose_split(splits_file: Path, cases: Sequence[str], fold: str, dataset_name: str) -> "Split":
@@ -329,7 +270,7 @@ def _train(request: _Request, arguments: argparse.Namespace, folder: Path) -> No
 
 def _hardware(arguments: argparse.Namespace, *, precision: str) -> "Hardware":
     from sparseunet.networks.device import resolve_device, resolve_precision
-    from sparseunet.training.fit import Hardware
+    from sparseunet.training.step import Hardware
 
     device = resolve_device(arguments.device)
     workers = arguments.num_workers

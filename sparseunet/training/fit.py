@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparseunet.artifacts import atomic_path
 from sparseunet.data.annotation import Source
 from sparseunet.data.dataset import Split
 from sparseunet.data.labels import LabelSchema
-from sparseunet.errors import RequestError, SparseUNetError
+from sparseunet.errors import RequestError
 from sparseunet.networks.build import build_network, num_input_channels
 from sparseunet.networks.device import autocast
 from sparseunet.planning.plan import Configuration
@@ -32,6 +31,7 @@ from sparseunet.training.loader import (
     summarise_cases,
 )
 from sparseunet.training.objective import Objective
+from sparseunet.training.optimisation import learning_rate_at, new_optimizer
 from sparseunet.training.sampling import CaseSummary
 from sparseunet.training.state import (
     TrainingState,
@@ -39,6 +39,7 @@ from sparseunet.training.state import (
     save_checkpoint,
     save_weights,
 )
+from sparseunet.training.step import Hardware, train_step
 from sparseunet.workspace import CHECKPOINT_FINAL, CHECKPOINT_LATEST, LOG_JSONL
 
 logger = logging.getLogger(__name__)
@@ -46,17 +47,6 @@ logger = logging.getLogger(__name__)
 LogEntry = dict[str, Any]
 _VALIDATION_SHARE = 5
 """One validation step for so many training steps (nnU-Net 2.8.1: 50 for 250)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hardware:
-    """Where and how a training runs; the recipe does not depend on it."""
-
-    device: torch.device
-    dtype: torch.dtype | None
-    """Autocast type, None for float32."""
-    num_workers: int
-    """Processes that make batches; 0 makes them in the main process."""
 
 
 def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than other networks
@@ -132,61 +122,6 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
     save_weights(state, folder / CHECKPOINT_FINAL)
     (folder / CHECKPOINT_LATEST).unlink(missing_ok=True)
     return folder / CHECKPOINT_FINAL
-
-
-def learning_rate_at(step: int, config: TrainingConfig) -> float:
-    """Return the "poly" schedule: start · (1 - step / iterations) ** 0.9."""
-    return config.learning_rate * (1 - step / config.iterations) ** 0.9
-
-
-def new_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return SGD with Nesterov momentum (nnU-Net 2.8.1)."""
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=True,
-    )
-
-
-def train_step(
-    state: TrainingState,
-    batch: Batch,
-    *,
-    objective: Objective,
-    config: TrainingConfig,
-    hardware: Hardware,
-) -> tuple[float, Tensor]:
-    """Do one optimiser step.
-
-    Returns:
-        The loss, and per foreground class the counts of true positive, false positive and false
-        negative annotated voxels, shape (classes, 3).
-
-    Raises:
-        SparseUNetError: The loss is not finite.
-    """
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate_at(state.step, config)
-    batch = batch.to(hardware.device)
-    state.optimizer.zero_grad(set_to_none=True)
-    with autocast(hardware.device, hardware.dtype):
-        outputs = state.network(batch.image_BCZYX)
-    loss = objective.loss(outputs, batch.labels_BZYX, batch.weight_BZYX)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise SparseUNetError(
-            f"The loss became {value} at step {state.step + 1}; the last checkpoint is kept. Train "
-            "with --precision float32 or a lower --learning-rate."
-        )
-    state.scaler.scale(loss).backward()
-    state.scaler.unscale_(state.optimizer)
-    nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_norm)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.step += 1
-    return value, objective.counts(outputs, batch.labels_BZYX, batch.weight_BZYX)
 
 
 @dataclass(kw_only=True, slots=True)

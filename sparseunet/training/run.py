@@ -9,8 +9,9 @@ from sparseunet.networks.device import DTYPE_NAMES
 from sparseunet.planning.plan import Configuration, Plan
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.training.config import TrainingConfig
-from sparseunet.training.fit import Hardware, fit
+from sparseunet.training.fit import fit
 from sparseunet.training.record import run_id, run_identity, write_run
+from sparseunet.training.step import Hardware
 from sparseunet.workspace import fold_folder
 
 

@@ -15,10 +15,11 @@ from sparseunet.planning.memory import count_feature_map_elements
 from sparseunet.planning.overrides import smaller_patches, with_base_features, with_batch_size
 from sparseunet.planning.plan import Configuration
 from sparseunet.training.config import TrainingConfig
-from sparseunet.training.fit import Hardware, new_optimizer, train_step
 from sparseunet.training.loader import Batch
 from sparseunet.training.objective import Objective
+from sparseunet.training.optimisation import new_optimizer
 from sparseunet.training.state import TrainingState
+from sparseunet.training.step import Hardware, train_step
 
 logger = logging.getLogger(__name__)
 

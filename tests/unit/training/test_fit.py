@@ -16,8 +16,9 @@ from sparseunet.preprocessing.case import PreprocessedCase, Restoration
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.preprocessing.write import write_case
 from sparseunet.training.config import TrainingConfig
-from sparseunet.training.fit import Hardware, fit
+from sparseunet.training.fit import fit
 from sparseunet.training.loader import read_padded
+from sparseunet.training.step import Hardware
 
 LABELS = LabelSchema(classes={"background": 0, "box": 1}, regions={})
 SHAPE = (12, 20, 20)

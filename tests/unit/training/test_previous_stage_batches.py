@@ -23,8 +23,9 @@ from sparseunet.preprocessing.store import CaseStore
 from sparseunet.preprocessing.write import write_case
 from sparseunet.training.cascade import dilate, disturb_labels, erode, unchanged
 from sparseunet.training.config import TrainingConfig
-from sparseunet.training.fit import Hardware, fit
+from sparseunet.training.fit import fit
 from sparseunet.training.loader import BatchDataset, BatchRecipe, summarise_cases
+from sparseunet.training.step import Hardware
 
 SHAPE = (14, 24, 22)
 GEOMETRY = Geometry(shape=SHAPE, spacing_mm=(1.0, 1.0, 1.0))

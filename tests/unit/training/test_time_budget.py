@@ -11,7 +11,7 @@ from sparseunet.planning.overrides import smaller_patches, with_base_features
 from sparseunet.planning.plan import Configuration
 from sparseunet.planning.topology import choose_topology
 from sparseunet.training.config import TrainingConfig
-from sparseunet.training.fit import Hardware
+from sparseunet.training.step import Hardware
 from sparseunet.training.time_budget import BudgetedTraining, fit_into_budget
 
 LABELS = LabelSchema(classes={"background": 0, "organ": 1}, regions={})

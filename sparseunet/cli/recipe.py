@@ -1,0 +1,82 @@
+"""The flags that choose the recipe of a training, and what they make of it."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from sparseunet.errors import RequestError
+
+if TYPE_CHECKING:
+    from sparseunet.planning.plan import Configuration
+    from sparseunet.training.config import TrainingConfig
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare length and recipe; every field of `TrainingConfig` that a person may choose."""
+    length = parser.add_argument_group("length (default: 1000 epochs of 250 iterations)")
+    length.add_argument("--iterations", type=int, help="steps of the whole training")
+    length.add_argument("--epochs", type=int, help="number of epochs")
+    length.add_argument("--iterations-per-epoch", type=int, help="steps per epoch")
+    length.add_argument(
+        "--time-budget",
+        type=float,
+        metavar="MINUTES",
+        help="measure this machine and choose network, batch and iterations to end in time",
+    )
+    recipe = parser.add_argument_group("recipe (default: the plan's, and nnU-Net's)")
+    recipe.add_argument("--batch-size", type=int, help="patches per step")
+    recipe.add_argument(
+        "--patch-size", type=int, nargs="+", metavar="N", help="voxels per axis, slowest first"
+    )
+    recipe.add_argument("--base-features", type=int, help="features at full resolution")
+    recipe.add_argument("--learning-rate", type=float, help="at the start (default 0.01)")
+    recipe.add_argument("--seed", type=int, default=0, help="same seed, same weights (default 0)")
+
+
+def override_configuration(
+    configuration: "Configuration", arguments: argparse.Namespace
+) -> "Configuration":
+    """Return the plan's configuration with what the flags change of network, patch and batch."""
+    from sparseunet.planning.overrides import (
+        with_base_features,
+        with_batch_size,
+        with_patch_size,
+    )
+
+    if arguments.patch_size is not None:
+        configuration = with_patch_size(configuration, arguments.patch_size)
+    if arguments.batch_size is not None:
+        configuration = with_batch_size(configuration, arguments.batch_size)
+    if arguments.base_features is not None:
+        configuration = with_base_features(configuration, arguments.base_features)
+    return configuration
+
+
+def recipe_from_arguments(
+    arguments: argparse.Namespace,
+    configuration: "Configuration",
+    *,
+    planned_iterations: int | None,
+) -> "TrainingConfig":
+    """Return the recipe; `planned_iterations` of a plan for a time hold where nothing is given."""
+    from sparseunet.training.config import TrainingConfig
+
+    if arguments.iterations is not None and arguments.epochs is not None:
+        raise RequestError("Give --iterations or --epochs, not both: each sets the whole length.")
+    if arguments.time_budget is not None and (arguments.iterations or arguments.epochs):
+        raise RequestError("--time-budget chooses the iterations; leave --iterations/--epochs out.")
+    iterations = arguments.iterations
+    if iterations is None and arguments.epochs is None and arguments.time_budget is None:
+        iterations = planned_iterations
+    per_epoch = arguments.iterations_per_epoch
+    if per_epoch is None:
+        per_epoch = 250 if iterations is None else max(1, min(250, iterations // 20))
+    if iterations is None:
+        iterations = (1000 if arguments.epochs is None else arguments.epochs) * per_epoch
+    given = {} if arguments.learning_rate is None else {"learning_rate": arguments.learning_rate}
+    return TrainingConfig(
+        iterations=iterations,
+        iterations_per_epoch=per_epoch,
+        mirror_axes=tuple(range(configuration.dimensions)),
+        seed=arguments.seed,
+        **given,
+    )
