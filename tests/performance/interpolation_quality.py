@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from sparseunet.annotation.allocation import count_for_density
 from sparseunet.annotation.interpolation.fill_dataset import (
     InterpolationOptions,
     fill_dataset,
     judge_dataset,
 )
 from sparseunet.annotation.selection.fixed import fixed_interval_slices
-from sparseunet.annotation.simulate import count_for_density, hide_slices
+from sparseunet.annotation.simulate import hide_slices
 from sparseunet.data.annotation import Annotation, Source
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.io import read_label_map, write_label_map
@@ -52,10 +53,16 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["nearest", "shape", "spline", "fused"])
     parser.add_argument("--num-workers", type=int, default=2)
     parser.add_argument("--max-cases", type=int, default=40)
+    parser.add_argument("--sets", nargs="+", default=["hippocampus", "ACDC"])
+    parser.add_argument("--densities", nargs="*", type=float, default=list(DENSITIES))
     arguments = parser.parse_args()
-    sets = list(dense_sets(arguments.data, arguments.max_cases))
+    sets = [
+        dense
+        for dense in dense_sets(arguments.data, arguments.max_cases)
+        if dense.name in arguments.sets
+    ]
     lines: list[str] = []
-    for text in tables(sets, arguments.methods, arguments.num_workers):
+    for text in tables(sets, arguments.methods, arguments.densities, arguments.num_workers):
         print(text, flush=True)
         lines.append(text)
         arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -81,7 +88,9 @@ def test_images(dataset: Dataset, label: Path) -> tuple[Path, ...]:
     return tuple(sorted((dataset.folder / "imagesTs").glob(f"{stem}_*.nii.gz")))
 
 
-def tables(sets: Sequence[Dense], methods: Sequence[str], num_workers: int) -> Iterator[str]:
+def tables(
+    sets: Sequence[Dense], methods: Sequence[str], densities: Sequence[float], num_workers: int
+) -> Iterator[str]:
     """Yield the lines of all tables."""
     pairs: list[tuple[float, float, bool, bool]] = []
     right = np.zeros((len(methods), len(CONFIDENCES), 3))
@@ -102,12 +111,12 @@ def tables(sets: Sequence[Dense], methods: Sequence[str], num_workers: int) -> I
     yield "\n## Confidence against the share that is right, every fifth slice\n"
     yield from calibration_lines(right, methods)
     yield "\n## IoU of densified against dense labels (Z25 table 5), mean ± sd over cases\n"
-    yield "| dataset | axis | method | " + " | ".join(f"{rho:g}" for rho in DENSITIES) + " |"
-    yield "| --- | --- | --- |" + " --- |" * len(DENSITIES)
+    yield "| dataset | axis | method | " + " | ".join(f"{rho:g}" for rho in densities) + " |"
+    yield "| --- | --- | --- |" + " --- |" * len(densities)
     for dense in sets:
         for axis in dense.axes:
             rows: dict[str, list[str]] = {method: [] for method in methods}
-            for rho in DENSITIES:
+            for rho in densities:
                 truth: dict[str, float] = {}
                 for method in methods:
                     filled = fill(dense, axis, fixed(rho), method, num_workers)
@@ -117,8 +126,9 @@ def tables(sets: Sequence[Dense], methods: Sequence[str], num_workers: int) -> I
                 pairs += estimates(dense, axis, rho, truth, num_workers)
             for method, cells in rows.items():
                 yield f"| {dense.name} | {'zyx'[axis]} | {method} | " + " | ".join(cells) + " |"
-    yield "\n## Quality without dense labels\n"
-    yield from estimate_lines(pairs)
+    if pairs:
+        yield "\n## Quality without dense labels\n"
+        yield from estimate_lines(pairs)
 
 
 def fixed(rho: float) -> Choose:
@@ -235,6 +245,8 @@ def estimates(
     if verdict is None:
         return []
     known = {item.method: item.iou for item in verdict.estimates if item.method in truth}
+    if not known or verdict.method not in truth:
+        return []
     best = max(truth[method] for method in known)
     chose_well = truth[verdict.method] > best - 0.02
     return [
