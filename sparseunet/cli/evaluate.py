@@ -137,8 +137,8 @@ def _add_detail_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--per-slice",
         action="store_true",
-        help="also Dice of every annotated slice and by source of annotation, to OUTPUT_slices.json "
-        "and .csv",
+        help="also Dice of every annotated slice and by source of annotation, to "
+        "OUTPUT_slices.json and .csv",
     )
     parser.add_argument(
         "--provenance",
