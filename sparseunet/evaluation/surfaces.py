@@ -148,7 +148,8 @@ def _distances_to(surface: np.ndarray, other: np.ndarray, steps_mm: np.ndarray) 
     distances_mm = np.zeros(np.count_nonzero(surface))
     apart = ~other[surface]
     if apart.any():
-        tree = cKDTree(np.argwhere(other) * steps_mm)
+        points_mm = np.argwhere(other) * steps_mm
+        tree = cKDTree(points_mm, leafsize=32, compact_nodes=False, balanced_tree=False)  # fastest
         distances_mm[apart] = tree.query(np.argwhere(surface)[apart] * steps_mm)[0]
     return distances_mm
 

@@ -158,3 +158,25 @@ def test_largest_and_mean_distances_agree_with_simpleitk(seed):
     volumes = reference.sum(), prediction.sum()
     assert percent == pytest.approx(100 * (int(volumes[1]) - int(volumes[0])) / volumes[0])
     assert overlap.GetDiceCoefficient() == pytest.approx(_score(reference, prediction).dice)
+
+
+# monai 1.6.1: compute_hausdorff_distance (percentile None and 95), _average_surface_distance with
+# symmetric=True, _surface_dice with class_thresholds=[1.0], as tests/performance/metrics_speed.py
+# calls them; the third prediction leaves the image.
+FROM_MONAI = {
+    (0, 0, 0): (2.5, 2.5, 0.900069, 0.684783),
+    (1, 3, -4): (5.87367, 5.27554, 2.30806, 0.274457),
+    (-9, -12, 13): (28.575514, 27.524546, 21.099726, 0.0),
+}
+
+
+@pytest.mark.parametrize("shift", FROM_MONAI)
+def test_distances_and_surface_dice_are_those_of_monai(shift):
+    center, shape = np.array([9.5, 14.5, 13.5]), (20, 30, 28)
+    reference = sphere(shape, center=center, radius_mm=7, spacing_mm=SPACING_MM)
+    prediction = sphere(shape, center=center + shift, radius_mm=6, spacing_mm=SPACING_MM)
+
+    surfaces = _score(reference, prediction, spacing_mm=SPACING_MM, tolerance_mm=1.0).surfaces
+
+    found = (surfaces.hd_mm, surfaces.hd95_mm, surfaces.assd_mm, surfaces.surface_dice)
+    assert found == pytest.approx(FROM_MONAI[shift], abs=1e-5)
