@@ -104,6 +104,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     predictions = arguments.predictions[0]
     output = arguments.output or predictions / SUMMARY_JSON
+    membrane = _find_membrane(arguments, labels)
+    images = _find_images(arguments, file_ending)
     scores = _score(arguments, predictions, labels, file_ending)
     write_scores(output, scores)
     print(format_scores(scores))
@@ -111,10 +113,17 @@ def run(arguments: argparse.Namespace) -> int:
     cases = [case.name for case in scores.cases]
     if arguments.per_slice:
         _score_slices(arguments, labels, file_ending, output=output, cases=cases)
-    if arguments.membrane is not None:
-        _score_membranes(arguments, labels, file_ending, output=output, cases=cases)
+    if membrane is not None:
+        _score_membranes(
+            arguments, labels, file_ending, membrane=membrane, output=output, cases=cases
+        )
     if arguments.html is not None:
-        _draw(arguments, scores, labels, file_ending)
+        from sparseunet.report.worst_cases import write_worst_cases
+
+        write_worst_cases(
+            arguments.html, scores, labels=labels, images=images, num_cases=arguments.worst
+        )
+        print(f"Written: {arguments.html}")
     return 0
 
 
@@ -201,16 +210,13 @@ def _score(
 ) -> "Scores":
     from sparseunet.evaluation.evaluate import evaluate
 
-    cases = arguments.cases
-    if arguments.chill:
-        cases = _predicted_cases(arguments, predictions, file_ending)
     return evaluate(
         arguments.references,
         predictions,
         labels=labels,
         file_ending=file_ending,
         num_workers=arguments.num_workers,
-        cases=cases,
+        cases=_asked_for(arguments, predictions, file_ending),
         tolerance_mm=arguments.tolerance_mm,
     )
 
@@ -272,19 +278,16 @@ def _score_membranes(
     labels: "LabelSchema",
     file_ending: str,
     *,
+    membrane: int,
     output: Path,
     cases: list[str],
 ) -> None:
     from sparseunet.evaluation.membranes import evaluate_membranes, rand_to_csv, rand_to_json
 
-    if arguments.membrane not in labels.classes:
-        raise RequestError(
-            f"No class {arguments.membrane!r}; --membrane names one of {', '.join(labels.classes)}."
-        )
     scored = evaluate_membranes(
         arguments.references,
         arguments.predictions[0],
-        membrane=labels.classes[arguments.membrane],
+        membrane=membrane,
         ignore=labels.ignore,
         file_ending=file_ending,
         num_workers=arguments.num_workers,
@@ -297,32 +300,51 @@ def _score_membranes(
     print(f"Written: {path} and {path.with_suffix('.csv').name}")
 
 
-def _draw(
-    arguments: argparse.Namespace, scores: "Scores", labels: "LabelSchema", file_ending: str
-) -> None:
-    from sparseunet.report.worst_cases import write_worst_cases
+def _find_membrane(arguments: argparse.Namespace, labels: "LabelSchema") -> int | None:
+    """Return the label value of the membrane, if one is to be scored."""
+    if arguments.membrane is None:
+        return None
+    if arguments.membrane not in labels.classes:
+        raise RequestError(
+            f"No class {arguments.membrane!r}; --membrane names one of {', '.join(labels.classes)}."
+        )
+    return labels.classes[arguments.membrane]
 
-    images = None
-    if arguments.images is not None:
-        images = {
-            case.name: arguments.images / f"{case.name}_0000{file_ending}" for case in scores.cases
-        }
-        missing = [path.name for path in images.values() if not path.is_file()]
-        if missing:
-            raise RequestError(
-                f"No {', '.join(missing)} in {arguments.images}; expected one scan per case, "
-                "CASE_0000 with the ending of the label maps."
-            )
-    write_worst_cases(
-        arguments.html, scores, labels=labels, images=images, num_cases=arguments.worst
-    )
-    print(f"Written: {arguments.html}")
+
+def _find_images(arguments: argparse.Namespace, file_ending: str) -> dict[str, Path] | None:
+    """Return the scan of every case, if pictures are to be drawn on them."""
+    if arguments.images is None:
+        return None
+    from sparseunet.evaluation.pairing import names_in
+
+    cases = _asked_for(arguments, arguments.predictions[0], file_ending)
+    images = {
+        name: arguments.images / f"{name}_0000{file_ending}"
+        for name in cases or names_in(arguments.references, file_ending)
+    }
+    missing = [path.name for path in images.values() if not path.is_file()]
+    if missing:
+        raise RequestError(
+            f"No {', '.join(missing)} in {arguments.images}; expected one scan per case, CASE_0000 "
+            "with the ending of the label maps."
+        )
+    return images
 
 
 def _write(path: Path, content: object, table: str) -> None:
     write_json(path, content)
     with atomic_path(path.with_suffix(".csv")) as temporary:
         temporary.write_text(table, encoding="utf-8", newline="")
+
+
+def _asked_for(
+    arguments: argparse.Namespace, predictions: Path, file_ending: str
+) -> list[str] | None:
+    """Return the names of the cases to score; None for all references."""
+    if arguments.chill:
+        return _predicted_cases(arguments, predictions, file_ending)
+    cases: list[str] | None = arguments.cases
+    return cases
 
 
 def _predicted_cases(arguments: argparse.Namespace, folder: Path, file_ending: str) -> list[str]:

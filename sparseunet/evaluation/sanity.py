@@ -22,7 +22,10 @@ _SMALLEST_STEP = 0.6
 _FEWEST_SLICES = 5
 _SMALLEST_SHARE_OUTSIDE = 0.01
 _SMALLEST_SHARE_SWAPPED = 0.1
-_CLEAR_BACKGROUND = 0.8
+_DARK = 0.1
+_CLEAR_BACKGROUND = 0.5
+_WITHIN_A_SLICE = np.array([np.zeros((3, 3)), [[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.zeros((3, 3))])
+_NEARLY_ALL = 0.8
 _SKIN_VOXELS = 2
 _SIDES = {"left": "right", "l": "r", "lt": "rt"}
 
@@ -70,8 +73,8 @@ def find_islands(
             check="island",
             class_name=class_name,
             severity=share,
-            reason=f"{is_far.sum()} pieces, {100 * share:.2g} % of the class, lie more than "
-            f"{far_mm:g} mm from the largest one (up to {np.max(nearest_mm):.0f} mm)",
+            reason=f"{is_far.sum()} of {num_pieces} pieces, {_percent(share)} of the class, lie more "
+            f"than {far_mm:g} mm from the largest one (up to {np.max(nearest_mm):.0f} mm)",
         )
     ]
 
@@ -121,23 +124,25 @@ def find_jumps(
 def find_body(voxels_ZYX: np.ndarray) -> np.ndarray | None:
     """Return the voxels of the patient, or None where no clear background surrounds them.
 
-    The largest piece brighter than Otsu's threshold, with what it encloses in each slice across z
-    and a margin of two voxels. The background is clear if 80 % of the voxels at the sides of the
-    slices are darker than the threshold. Meant for CT and MR.
+    Background is what is dark and connected, within its slice across z, with the slice's sides; the
+    rest, with a margin of two voxels, is the body. Dark is a tenth of the way from the 0.5th to the
+    99.5th percentile. The background is clear if half of the voxels at the sides are dark. Meant
+    for CT and MR.
     """
     low, high = np.percentile(voxels_ZYX, (0.5, 99.5))
     if not high > low:
         return None
-    bright_ZYX = voxels_ZYX > _otsu(np.clip(voxels_ZYX, low, high))
-    sides = [bright_ZYX[:, [0, -1]].ravel(), bright_ZYX[:, :, [0, -1]].ravel()]
-    if np.concatenate(sides).mean() > 1 - _CLEAR_BACKGROUND:
+    dark_ZYX = voxels_ZYX < low + _DARK * (high - low)
+    sides = np.concatenate([dark_ZYX[:, [0, -1]].ravel(), dark_ZYX[:, :, [0, -1]].ravel()])
+    if sides.mean() < _CLEAR_BACKGROUND:
         return None
-    pieces_ZYX, num_pieces = ndimage.label(bright_ZYX)
-    if not num_pieces:
-        return None
-    body_ZYX = pieces_ZYX == np.argmax(np.bincount(pieces_ZYX.ravel())[1:]) + 1
-    filled_ZYX = np.stack([ndimage.binary_fill_holes(plane_YX) for plane_YX in body_ZYX])
-    return np.asarray(ndimage.binary_dilation(filled_ZYX, iterations=_SKIN_VOXELS))
+    pieces_ZYX, _ = ndimage.label(dark_ZYX, structure=_WITHIN_A_SLICE)
+    reaches_side = np.zeros(int(pieces_ZYX.max()) + 1, bool)
+    reaches_side[pieces_ZYX[:, [0, -1]]] = True
+    reaches_side[pieces_ZYX[:, :, [0, -1]]] = True
+    reaches_side[0] = False  # what is not dark
+    body_ZYX = ~reaches_side[pieces_ZYX]
+    return np.asarray(ndimage.binary_dilation(body_ZYX, _WITHIN_A_SLICE, iterations=_SKIN_VOXELS))
 
 
 def find_outside(mask_ZYX: np.ndarray, *, class_name: str, body_ZYX: np.ndarray) -> list[Finding]:
@@ -152,7 +157,7 @@ def find_outside(mask_ZYX: np.ndarray, *, class_name: str, body_ZYX: np.ndarray)
             check="outside_body",
             class_name=class_name,
             severity=share,
-            reason=f"{num_outside} voxels, {100 * share:.2g} % of the class, lie outside the body",
+            reason=f"{num_outside} voxels, {_percent(share)} of the class, lie outside the body",
         )
     ]
 
@@ -184,7 +189,7 @@ def find_wrong_sides(
                     check="side",
                     class_name=f"{left}, {right}",
                     severity=float(share),
-                    reason=f"{100 * share:.2g} % of both lie on the other one's side; centres "
+                    reason=f"{_percent(share)} of both lie on the other one's side; centres "
                     f"{x_mm[0].mean():.0f} and {x_mm[1].mean():.0f} mm to the patient's left",
                 )
             )
@@ -222,7 +227,7 @@ def find_missing(num_voxels: Mapping[str, int], *, shares: Mapping[str, float]) 
             reason=f"not found here, though in {100 * shares[name]:.0f} % of the cases",
         )
         for name, count in num_voxels.items()
-        if not count and shares[name] >= _CLEAR_BACKGROUND
+        if not count and shares[name] >= _NEARLY_ALL
     ]
 
 
@@ -244,10 +249,8 @@ def _steps(areas: np.ndarray, first: int, last: int) -> Iterator[tuple[float, in
             yield abs(float(areas[index]) - float(areas[before])) / largest, index
 
 
-def _otsu(values: np.ndarray) -> float:
-    from skimage.filters import threshold_otsu
-
-    return float(threshold_otsu(values))
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _words(name: str) -> list[str]:

@@ -1,6 +1,7 @@
 """What a set of cases says about cases in general: bootstrap intervals, paired tests."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -22,8 +23,7 @@ def bootstrap_means(values_NK: np.ndarray, *, seed: int = SEED) -> np.ndarray:
         float64 of shape (2000, columns); NaN where a draw holds no defined value.
     """
     num_cases = len(values_NK)
-    random = np.random.default_rng(seed)
-    times_RN = random.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=NUM_DRAWS)
+    times_RN = _draw(num_cases, seed)
     is_defined_NK = np.isfinite(values_NK)
     sums_RK = times_RN @ np.where(is_defined_NK, values_NK, 0.0)
     counts_RK = times_RN @ is_defined_NK.astype(np.float64)
@@ -44,7 +44,7 @@ def mean_interval_95(values: Sequence[float] | np.ndarray) -> tuple[float, float
     """Return the bootstrap interval of a mean over cases; NaN with fewer than two defined values.
 
     A percentile interval of 2000 seeded draws of the cases that have a defined value. With few
-    cases it is too narrow: ten give about 90 % in place of 95 %.
+    cases it is too narrow: of skewed scores such as Dice ten give about 87 % in place of 95 %.
     """
     values = np.asarray(values, np.float64)
     defined = values[np.isfinite(values)]
@@ -80,3 +80,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(order) - rank) * p[index]))
         corrected[index] = highest
     return corrected.tolist()
+
+
+@lru_cache(maxsize=4)
+def _draw(num_cases: int, seed: int) -> np.ndarray:
+    """Return how often each case is in each draw, shape (2000, cases); the same for all classes."""
+    random = np.random.default_rng(seed)
+    return random.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=NUM_DRAWS)
