@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sparseunet.errors import RequestError
-from sparseunet.evaluation.scores import METRICS, SUMMARISED, Metric, Scores
+from sparseunet.evaluation.scores import METRICS, SUMMARISED, Scores
 from sparseunet.evaluation.statistics import (
     NUM_DRAWS,
     SEED,
@@ -119,8 +119,7 @@ def differences_to_csv(
             scores_a,
             scores_b,
             class_name=each.class_name,
-            metric=METRICS[each.metric],
-            key=each.metric,
+            metric=each.metric,
         )
         names = [case.name for case in scores_a.cases]
         for name, a, b in zip(names, pairs.a.tolist(), pairs.b.tolist(), strict=True):
@@ -146,28 +145,24 @@ def _require_same(what: str, of_a: list[str], of_b: list[str]) -> None:
     )
 
 
-def _paired_values(
-    scores_a: Scores, scores_b: Scores, *, class_name: str, metric: Metric, key: str
-) -> _Pairs:
+def _paired_values(scores_a: Scores, scores_b: Scores, *, class_name: str, metric: str) -> _Pairs:
     """Return both values of every case, perfect for the one that is rightly empty; else NaN."""
-    a, b = scores_a.values(class_name, key), scores_b.values(class_name, key)
-    if metric.best == "zero":
+    a, b = scores_a.values(class_name, metric), scores_b.values(class_name, metric)
+    if METRICS[metric].best == "zero":
         a, b = np.abs(a), np.abs(b)
     has_no_reference = np.array(
         [case.classes[class_name].num_reference == 0 for case in scores_a.cases]
     )
     only_one = has_no_reference & (np.isfinite(a) != np.isfinite(b))
-    a = np.where(only_one & ~np.isfinite(a), metric.perfect, a)
-    b = np.where(only_one & ~np.isfinite(b), metric.perfect, b)
+    a = np.where(only_one & ~np.isfinite(a), METRICS[metric].perfect, a)
+    b = np.where(only_one & ~np.isfinite(b), METRICS[metric].perfect, b)
     return _Pairs(a=a, b=b, num_rightly_empty=int(only_one.sum()))
 
 
 def _compare(
     scores_a: Scores, scores_b: Scores, *, class_name: str, metric: str
 ) -> PairedComparison:
-    pairs = _paired_values(
-        scores_a, scores_b, class_name=class_name, metric=METRICS[metric], key=metric
-    )
+    pairs = _paired_values(scores_a, scores_b, class_name=class_name, metric=metric)
     is_pair = np.isfinite(pairs.a) & np.isfinite(pairs.b)
     a, b = pairs.a[is_pair], pairs.b[is_pair]
     differences = b - a

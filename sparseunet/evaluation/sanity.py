@@ -73,8 +73,8 @@ def find_islands(
             check="island",
             class_name=class_name,
             severity=share,
-            reason=f"{is_far.sum()} of {num_pieces} pieces, {_percent(share)} of the class, lie more "
-            f"than {far_mm:g} mm from the largest one (up to {np.max(nearest_mm):.0f} mm)",
+            reason=f"{is_far.sum()} of {num_pieces} pieces, {_percent(share)} of the class, are "
+            f"more than {far_mm:g} mm from the largest one (up to {np.max(nearest_mm):.0f} mm)",
         )
     ]
 

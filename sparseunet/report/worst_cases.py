@@ -83,7 +83,7 @@ def rank_cases(scores: Scores) -> list[CaseScores]:
 
 
 def find_worst_slice(case: CaseScores, *, labels: LabelSchema) -> WorstSlice:
-    """Return the slice with most wrong voxels, unannotated ones not counted.
+    """Return the slice with most wrong voxels; unannotated ones and unscored values do not count.
 
     Slices lie across the axis of fewest voxels, which gives the largest pictures, or across the
     axis that a sparse reference was annotated across.
@@ -94,6 +94,10 @@ def find_worst_slice(case: CaseScores, *, labels: LabelSchema) -> WorstSlice:
     axis = find_slice_axis(annotation.source_ZYX)
     if annotation.is_dense:
         axis = int(np.argmin(reference_ZYX.shape))
+    reference_ZYX, prediction_ZYX = (
+        np.where(np.isin(labels_ZYX, labels.foreground_values), labels_ZYX, 0)
+        for labels_ZYX in (annotation.labels_ZYX, prediction_ZYX)
+    )
     wrong_ZYX = (reference_ZYX != prediction_ZYX) & annotation.annotated_ZYX
     others = tuple(other for other in range(3) if other != axis)
     num_wrong = wrong_ZYX.sum(axis=others)
@@ -102,7 +106,7 @@ def find_worst_slice(case: CaseScores, *, labels: LabelSchema) -> WorstSlice:
         axis=axis,
         index=index,
         num_wrong=int(num_wrong[index]),
-        reference_YX=annotation.labels_ZYX.take(index, axis),
+        reference_YX=reference_ZYX.take(index, axis),
         prediction_YX=prediction_ZYX.take(index, axis),
         wrong_YX=wrong_ZYX.take(index, axis),
     )
@@ -170,7 +174,11 @@ def _page(scores: Scores, picture: bytes | None, *, num_shown: int) -> str:
     figure = "<p>No case has a wrong voxel.</p>"
     if picture is not None:
         encoded = base64.b64encode(picture).decode("ascii")
-        figure = f'<img alt="worst slices" src="data:image/png;base64,{encoded}">'
+        figure = (
+            '<p class="note">Wrong voxels have the colour of the class that the reference has '
+            "there or, where it has none, the prediction.</p>\n"
+            f'<img alt="worst slices" src="data:image/png;base64,{encoded}">'
+        )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evaluation</title>'
         f"<style>{_STYLE}</style></head><body><h1>Evaluation</h1>\n{_table(scores)}\n"

@@ -57,6 +57,20 @@ def test_nothing_is_wrong_where_nobody_annotated(tmp_path):
     assert find_worst_slice(case, labels=labels).index == 5
 
 
+def test_a_class_that_is_not_scored_is_not_looked_at(tmp_path):
+    references, predictions = _folders(tmp_path, wrong_slices=[[]])
+    prediction = blobs(SHAPE, seed=1)
+    prediction[2][prediction[2] == 2] = 0
+    prediction[4, 0, 0] = 0 if prediction[4, 0, 0] == 1 else 1
+    write_label_map(predictions / "case_0.nii.gz", prediction, GEOMETRY)
+    labels = LabelSchema(classes={"background": 0, "organ": 1}, regions={})
+
+    (case,) = rank_cases(_scores((references, predictions), labels))
+
+    worst = find_worst_slice(case, labels=labels)
+    assert (worst.index, worst.num_wrong) == (4, 1)
+
+
 def test_the_page_needs_nothing_beside_it(tmp_path):
     scores = _scores(_folders(tmp_path, wrong_slices=[[2], [0, 1], []]))
     page = tmp_path / "page.html"
