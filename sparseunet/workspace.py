@@ -24,6 +24,8 @@ PROGRESS_PNG = "progress.png"
 CHECKPOINT_LATEST = "checkpoint_latest.pt"
 CHECKPOINT_FINAL = "checkpoint_final.pt"
 SUMMARY_JSON = "summary.json"
+COMPARISON_JSON = "comparison.json"
+INSPECTION_JSON = "inspection.json"
 PREDICTION_JSON = "prediction.json"
 VALIDATION = "validation"
 EXAMINED = "examined"
@@ -156,6 +158,13 @@ def sibling_run(run_folder: Path, configuration: str, run_id: str) -> Path:
 def previous_stage_folder(output: Path, configuration: str) -> Path:
     """Return where `predict` puts the segmentations of the first stage of a cascade."""
     return output / configuration
+
+
+def provenance_beside(labels: Path) -> Path | None:
+    """Return the folder that says who drew the voxels of a raw dataset's `labelsTr`, if any."""
+    folder = labels.resolve()
+    found = folder.parent / PROVENANCE
+    return found if folder.name == "labelsTr" and found.is_dir() else None
 
 
 _DATASET_NAME = re.compile(r"Dataset\d{3}_.+")

@@ -1,6 +1,7 @@
 """Compare a folder of segmentations with a folder of references, case by case and class by class.
 
-Writes nnU-Net's summary.json (with surface distances beside nnU-Net's numbers) and a table as CSV.
+Writes nnU-Net's summary.json (with distances, volumes and intervals beside nnU-Net's numbers) and a
+table as CSV. With --compare two folders of segmentations are compared with each other instead.
 What is scored comes from the first of: --dataset-json, PREDICTIONS/dataset.json,
 REFERENCES/dataset.json, the dataset.json beside REFERENCES, --labels.
 """
@@ -9,39 +10,38 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparseunet.artifacts import read_json
-from sparseunet.cli.options import add_num_workers_argument
+from sparseunet.artifacts import atomic_path, write_json
+from sparseunet.cli.label_folders import find_labels
+from sparseunet.cli.options import add_num_workers_argument, positive_integer
+from sparseunet.cli.score_tables import format_comparison, format_scores
 from sparseunet.errors import RequestError
-from sparseunet.workspace import DATASET_JSON, SUMMARY_JSON
+from sparseunet.workspace import (
+    COMPARISON_JSON,
+    SUMMARY_JSON,
+    provenance_beside,
+)
 
 if TYPE_CHECKING:
     from sparseunet.data.labels import LabelSchema
-    from sparseunet.evaluation.evaluate import Scores
-
-_FILE_ENDINGS = (
-    ".nii.gz",
-    ".nii",
-    ".nrrd",
-    ".mha",
-    ".mhd",
-    ".gipl",
-    ".png",
-    ".tif",
-    ".tiff",
-    ".bmp",
-)
+    from sparseunet.evaluation.scores import Scores
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `evaluate`."""
     parser.add_argument("references", type=Path, help="folder of reference label maps")
-    parser.add_argument("predictions", type=Path, help="folder of predicted label maps")
+    parser.add_argument(
+        "predictions",
+        type=Path,
+        nargs="+",
+        help="folder of predicted label maps; with --compare two of them, A and B",
+    )
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="FILE",
-        help=f"summary to write (default: PREDICTIONS/{SUMMARY_JSON}); a .csv goes beside it",
+        help=f"summary to write (default: PREDICTIONS/{SUMMARY_JSON}, with --compare "
+        f"B/{COMPARISON_JSON}); a .csv goes beside it",
     )
     parser.add_argument(
         "-djfile",
@@ -76,79 +76,279 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="score the predictions there are and leave references without prediction out",
     )
+    parser.add_argument(
+        "--tolerance-mm",
+        type=float,
+        default=1.0,
+        metavar="MM",
+        help="of the normalised surface Dice, NSD (default: %(default)s)",
+    )
+    _add_comparison_arguments(parser)
+    _add_detail_arguments(parser)
     add_num_workers_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Score, write the summary and print a table."""
-    from sparseunet.evaluation.evaluate import evaluate, write_scores
+    _check(arguments)
+    labels, file_ending = find_labels(
+        [arguments.predictions[0], arguments.references, arguments.references.resolve().parent],
+        label_maps=arguments.references,
+        dataset_json=arguments.dataset_json,
+        values=arguments.labels,
+        ignore=arguments.ignore_label,
+    )
+    if arguments.compare:
+        return _compare(arguments, labels, file_ending)
+    from sparseunet.evaluation.evaluate import write_scores
 
-    if arguments.num_workers < 1:
-        raise RequestError(f"--num-workers must be 1 or more, found {arguments.num_workers}.")
-    for folder in (arguments.references, arguments.predictions):
+    predictions = arguments.predictions[0]
+    output = arguments.output or predictions / SUMMARY_JSON
+    membrane = _find_membrane(arguments, labels)
+    images = _find_images(arguments, file_ending)
+    scores = _score(arguments, predictions, labels, file_ending)
+    write_scores(output, scores)
+    print(format_scores(scores))
+    print(f"Written: {output} and {output.with_suffix('.csv').name}")
+    cases = [case.name for case in scores.cases]
+    if arguments.per_slice:
+        _score_slices(arguments, labels, file_ending, output=output, cases=cases)
+    if membrane is not None:
+        _score_membranes(
+            arguments, labels, file_ending, membrane=membrane, output=output, cases=cases
+        )
+    if arguments.html is not None:
+        from sparseunet.report.worst_cases import write_worst_cases
+
+        write_worst_cases(
+            arguments.html, scores, labels=labels, images=images, num_cases=arguments.worst
+        )
+        print(f"Written: {arguments.html}")
+    return 0
+
+
+def _add_comparison_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="compare B with A case by case: differences, intervals, Wilcoxon's test",
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="NAME",
+        help="with --compare: what to compare (default: Dice HD95 NSD); the correction for several "
+        "tests counts all of them",
+    )
+
+
+def _add_detail_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--per-slice",
+        action="store_true",
+        help="also Dice of every annotated slice and by source of annotation, to "
+        "OUTPUT_slices.json and .csv",
+    )
+    parser.add_argument(
+        "--provenance",
+        type=Path,
+        metavar="FOLDER",
+        help="with --per-slice: who drew each reference voxel (default: provenanceTr beside "
+        "REFERENCES if it is called labelsTr)",
+    )
+    parser.add_argument(
+        "--membrane",
+        metavar="CLASS",
+        help="name of a membrane: also the Rand F-score of the objects it separates, to "
+        "OUTPUT_rand.json and .csv",
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="page with the worst cases in their worst slice"
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="with --html: scans CASE_0000.ext to draw on"
+    )
+    parser.add_argument(
+        "--worst",
+        type=positive_integer,
+        default=5,
+        metavar="N",
+        help="with --html: how many cases (default: %(default)s)",
+    )
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    wanted = 2 if arguments.compare else 1
+    if len(arguments.predictions) != wanted:
+        raise RequestError(
+            f"{len(arguments.predictions)} folders of predictions; expected {wanted}. "
+            + ("Give A and B." if arguments.compare else "Add --compare to compare two.")
+        )
+    if not arguments.tolerance_mm >= 0 or arguments.tolerance_mm == float("inf"):
+        raise RequestError(f"--tolerance-mm must be 0 or more, found {arguments.tolerance_mm}.")
+    for folder in (arguments.references, *arguments.predictions):
         if not folder.is_dir():
             raise RequestError(f"The folder {folder} does not exist.")
-    labels, file_ending = _find_labels(arguments)
-    cases = arguments.cases
-    if arguments.chill:
-        cases = _predicted_cases(arguments, file_ending)
-    scores = evaluate(
+    needed_by = {
+        "--metrics": (arguments.metrics, arguments.compare, "--compare"),
+        "--provenance": (arguments.provenance, arguments.per_slice, "--per-slice"),
+        "--images": (arguments.images, arguments.html, "--html"),
+    }
+    for flag, (value, other, name) in needed_by.items():
+        if value is not None and not other:
+            raise RequestError(f"{flag} has no effect without {name}; add it.")
+    details = arguments.per_slice or arguments.membrane or arguments.html
+    if arguments.compare and details:
+        raise RequestError(
+            "--compare writes differences only; score a folder alone for --per-slice, --membrane "
+            "and --html."
+        )
+
+
+def _score(
+    arguments: argparse.Namespace, predictions: Path, labels: "LabelSchema", file_ending: str
+) -> "Scores":
+    from sparseunet.evaluation.evaluate import evaluate
+
+    return evaluate(
         arguments.references,
-        arguments.predictions,
+        predictions,
         labels=labels,
         file_ending=file_ending,
         num_workers=arguments.num_workers,
-        cases=cases,
+        cases=_asked_for(arguments, predictions, file_ending),
+        tolerance_mm=arguments.tolerance_mm,
     )
-    output = arguments.output or arguments.predictions / SUMMARY_JSON
-    write_scores(output, scores)
-    print(_format_table(scores))
+
+
+def _compare(arguments: argparse.Namespace, labels: "LabelSchema", file_ending: str) -> int:
+    from sparseunet.evaluation.compare import (
+        DEFAULT_METRICS,
+        compare_scores,
+        comparison_to_json,
+        differences_to_csv,
+    )
+
+    folder_a, folder_b = arguments.predictions
+    scores_a = _score(arguments, folder_a, labels, file_ending)
+    scores_b = _score(arguments, folder_b, labels, file_ending)
+    metrics = arguments.metrics or DEFAULT_METRICS
+    comparisons = compare_scores(scores_a, scores_b, metrics=metrics)
+    output = arguments.output or folder_b / COMPARISON_JSON
+    content = comparison_to_json(
+        comparisons, folder_a=str(folder_a), folder_b=str(folder_b), num_cases=len(scores_a.cases)
+    )
+    _write(output, content, differences_to_csv(scores_a, scores_b, comparisons))
+    print(f"A: {folder_a}\nB: {folder_b}\n{len(scores_a.cases)} cases")
+    print(format_comparison(comparisons))
     print(f"Written: {output} and {output.with_suffix('.csv').name}")
     return 0
 
 
-def _find_labels(arguments: argparse.Namespace) -> "tuple[LabelSchema, str]":
-    """Return what to score and the ending of the files."""
-    from sparseunet.data.labels import LabelSchema
-    from sparseunet.data.load import parse_labels
+def _score_slices(
+    arguments: argparse.Namespace,
+    labels: "LabelSchema",
+    file_ending: str,
+    *,
+    output: Path,
+    cases: list[str],
+) -> None:
+    from sparseunet.evaluation.per_slice import evaluate_slices, parts_to_json, slices_to_csv
 
-    places = [
-        arguments.predictions / DATASET_JSON,
-        arguments.references / DATASET_JSON,
-        arguments.references.resolve().parent / DATASET_JSON,
-    ]
-    found = arguments.dataset_json or next((place for place in places if place.is_file()), None)
-    if found is not None:
-        description = read_json(found)
-        if not isinstance(description, dict) or "file_ending" not in description:
-            raise RequestError(f'{found} lacks "file_ending", e.g. ".nii.gz"; add it.')
-        return parse_labels(description), description["file_ending"]
-    if arguments.labels is None:
+    parts = evaluate_slices(
+        arguments.references,
+        arguments.predictions[0],
+        labels=labels,
+        file_ending=file_ending,
+        num_workers=arguments.num_workers,
+        provenance=arguments.provenance or provenance_beside(arguments.references),
+        cases=cases,
+    )
+    content = parts_to_json(parts, class_names=list(labels.foreground))
+    path = output.with_name(f"{output.stem}_slices.json")
+    _write(path, content, slices_to_csv(parts))
+    for source, classes in content["by_source"].items():
+        scores = ", ".join(f"{name} {each['pooled_Dice']:.4f}" for name, each in classes.items())
+        print(f"Pooled Dice on {source} voxels: {scores}")
+    print(f"{content['num_slices']} annotated slices: {path} and {path.with_suffix('.csv').name}")
+
+
+def _score_membranes(
+    arguments: argparse.Namespace,
+    labels: "LabelSchema",
+    file_ending: str,
+    *,
+    membrane: int,
+    output: Path,
+    cases: list[str],
+) -> None:
+    from sparseunet.evaluation.membranes import evaluate_membranes, rand_to_csv, rand_to_json
+
+    scored = evaluate_membranes(
+        arguments.references,
+        arguments.predictions[0],
+        membrane=membrane,
+        ignore=labels.ignore,
+        file_ending=file_ending,
+        num_workers=arguments.num_workers,
+        cases=cases,
+    )
+    content = rand_to_json(scored, membrane=arguments.membrane)
+    path = output.with_name(f"{output.stem}_rand.json")
+    _write(path, content, rand_to_csv(scored))
+    print(f"Rand F-score, mean over {content['n_valid']} cases: {content['mean']['f_score']:.4f}")
+    print(f"Written: {path} and {path.with_suffix('.csv').name}")
+
+
+def _find_membrane(arguments: argparse.Namespace, labels: "LabelSchema") -> int | None:
+    """Return the label value of the membrane, if one is to be scored."""
+    if arguments.membrane is None:
+        return None
+    if arguments.membrane not in labels.classes:
         raise RequestError(
-            f"No {DATASET_JSON} in {arguments.predictions}, in {arguments.references} or beside it."
-            " Name one with --dataset-json, or the label values to score with --labels 1 2 3."
+            f"No class {arguments.membrane!r}; --membrane names one of {', '.join(labels.classes)}."
         )
-    if min(arguments.labels) < 1 or arguments.ignore_label in arguments.labels:
-        raise RequestError("--labels must be foreground values (1 or more), not the ignore label.")
-    classes = {"background": 0} | {str(value): value for value in arguments.labels}
-    labels = LabelSchema(classes=classes, regions={}, ignore=arguments.ignore_label)
-    return labels, _find_file_ending(arguments.references)
+    return labels.classes[arguments.membrane]
 
 
-def _find_file_ending(folder: Path) -> str:
-    names = [path.name for path in folder.iterdir()]
-    present = [ending for ending in _FILE_ENDINGS if any(name.endswith(ending) for name in names)]
-    if len(present) != 1:
+def _find_images(arguments: argparse.Namespace, file_ending: str) -> dict[str, Path] | None:
+    """Return the scan of every case, if pictures are to be drawn on them."""
+    if arguments.images is None:
+        return None
+    from sparseunet.evaluation.pairing import names_in
+
+    cases = _asked_for(arguments, arguments.predictions[0], file_ending)
+    images = {
+        name: arguments.images / f"{name}_0000{file_ending}"
+        for name in cases or names_in(arguments.references, file_ending)
+    }
+    missing = [path.name for path in images.values() if not path.is_file()]
+    if missing:
         raise RequestError(
-            f"{folder} holds label maps of {len(present)} kinds ({', '.join(present) or 'none'}); "
-            "expected one. Name the file ending in a dataset.json."
+            f"No {', '.join(missing)} in {arguments.images}; expected one scan per case, CASE_0000 "
+            "with the ending of the label maps."
         )
-    return present[0]
+    return images
 
 
-def _predicted_cases(arguments: argparse.Namespace, file_ending: str) -> list[str]:
+def _write(path: Path, content: object, table: str) -> None:
+    write_json(path, content)
+    with atomic_path(path.with_suffix(".csv")) as temporary:
+        temporary.write_text(table, encoding="utf-8", newline="")
+
+
+def _asked_for(
+    arguments: argparse.Namespace, predictions: Path, file_ending: str
+) -> list[str] | None:
+    """Return the names of the cases to score; None for all references."""
+    if arguments.chill:
+        return _predicted_cases(arguments, predictions, file_ending)
+    cases: list[str] | None = arguments.cases
+    return cases
+
+
+def _predicted_cases(arguments: argparse.Namespace, folder: Path, file_ending: str) -> list[str]:
     """Return the cases with a prediction, of those asked for."""
-    folder = arguments.predictions
     predicted = sorted(
         path.name.removesuffix(file_ending)
         for path in folder.iterdir()
@@ -161,53 +361,3 @@ def _predicted_cases(arguments: argparse.Namespace, file_ending: str) -> list[st
             f"{arguments.references}; nothing can be scored."
         )
     return chosen
-
-
-def _format_table(scores: "Scores") -> str:
-    rows: list[tuple[str, ...]] = [("class", "Dice", "IoU", "HD95 mm", "ASSD mm")]
-    for name in scores.classes:
-        spread = scores.standard_deviation(name, "Dice")
-        rows.append(
-            (
-                name,
-                f"{scores.mean(name, 'Dice'):.4f} ± {spread:.4f}",
-                f"{scores.mean(name, 'IoU'):.4f}",
-                f"{scores.mean(name, 'HD95'):.2f}",
-                f"{scores.mean(name, 'ASSD'):.2f}",
-            )
-        )
-    means = [scores.foreground_mean(metric) for metric in ("Dice", "IoU", "HD95", "ASSD")]
-    rows.append(
-        ("foreground mean", *(f"{mean:.{4 - 2 * (i > 1)}f}" for i, mean in enumerate(means)))
-    )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return "\n".join([*lines, *_remarks(scores)])
-
-
-def _remarks(scores: "Scores") -> list[str]:
-    """Say what stands behind the numbers that a reader could mistake."""
-    num_sparse = sum(case.is_sparse for case in scores.cases)
-    remarks = [f"{len(scores.cases)} cases; Dice: mean ± standard deviation over cases"]
-    if num_sparse:
-        remarks.append(
-            f"{num_sparse} references are sparse: only annotated voxels count, distances cannot be "
-            "estimated"
-        )
-    for name in scores.classes:
-        results = [case.classes[name] for case in scores.cases]
-        one_sided = sum(result.is_one_sided for result in results)
-        absent = sum(result.num_predicted == 0 == result.num_reference for result in results)
-        if one_sided:
-            remarks.append(
-                f"{name}: in {one_sided} cases in one map only (Dice 0, distance = image diagonal)"
-            )
-        if absent:
-            remarks.append(f"{name}: in {absent} cases in neither map (left out of the means)")
-    return remarks

@@ -33,6 +33,10 @@ VERBS = {
     "train": ("sparseunet.cli.train", "train a network on what is annotated"),
     "predict": ("sparseunet.cli.predict", "segment new scans with a trained network"),
     "evaluate": ("sparseunet.cli.evaluate", "compare segmentations with references"),
+    "inspect_predictions": (
+        "sparseunet.cli.inspect_predictions",
+        "rank segmentations without references by how odd they are",
+    ),
     "demo": ("sparseunet.cli.demo", "see the whole path on a dataset made on the spot"),
 }
 """Verb to (module with `add_arguments(parser)` and `run(arguments)`, one line of help)."""

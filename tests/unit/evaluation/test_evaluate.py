@@ -13,14 +13,10 @@ from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_label_map, write_label_map
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import DatasetError, RequestError
-from sparseunet.evaluation.evaluate import (
-    NNUNET_METRICS,
-    Scores,
-    evaluate,
-    scores_to_json,
-    write_scores,
-)
+from sparseunet.evaluation.evaluate import evaluate, write_scores
 from sparseunet.evaluation.metrics import score_label_maps
+from sparseunet.evaluation.scores import NNUNET_METRICS, OUR_METRICS, Scores
+from sparseunet.evaluation.summary import scores_to_json
 
 SHAPE = (6, 10, 8)
 GEOMETRY = Geometry(shape=SHAPE, spacing_mm=(2.0, 1.0, 0.5), origin_mm=(1.0, 2.0, 3.0))
@@ -87,7 +83,7 @@ def test_the_summary_has_the_keys_of_nnunet_and_ours_beside_them(tmp_path):
     ours = summary["sparseunet"]
     assert ours["num_cases"] == 3
     assert ours["class_names"] == {"1": "organ", "2": "lesion"}
-    assert set(ours["mean"]["1"]) == {"HD95", "ASSD", "pooled_IoU"}
+    assert set(ours["mean"]["1"]) == {*OUR_METRICS, "pooled_IoU"}
     assert [case["case"] for case in ours["metric_per_case"]] == ["a", "b", "c"]
 
 
@@ -118,8 +114,12 @@ def test_an_absent_class_is_nan_as_in_nnunet_and_written_so(tmp_path):
     assert math.isnan(summary["metric_per_case"][1]["metrics"]["2"]["IoU"])
     assert summary["metric_per_case"][1]["metrics"]["2"]["TN"] == np.prod(SHAPE)
     assert summary["mean"]["2"]["Dice"] == 1.0
-    assert summary["sparseunet"]["num_cases_where"]["2"]["Dice_undefined"] == 2
-    assert summary["sparseunet"]["num_cases_where"]["2"]["one_sided"] == 0
+    assert summary["sparseunet"]["num_cases_where"]["2"] == {
+        "missed": 0,
+        "invented": 0,
+        "absent": 2,
+    }
+    assert summary["sparseunet"]["n_valid"]["2"]["Dice"] == 1
 
 
 def test_a_class_that_occurs_nowhere_leaves_the_foreground_mean_undefined(tmp_path):
@@ -147,7 +147,7 @@ def test_a_missed_class_pulls_the_mean_distance_up_to_the_diagonal(tmp_path):
     assert scores.mean("lesion", "HD95") == pytest.approx(diagonal / 2)
     assert scores.mean("lesion", "Dice") == 0.5
     special = scores_to_json(scores)["sparseunet"]["num_cases_where"]["2"]
-    assert special == {"one_sided": 1, "Dice_undefined": 0, "distance_undefined": 0}
+    assert special == {"missed": 1, "invented": 0, "absent": 0}
 
 
 def test_only_annotated_voxels_count_and_distances_to_sparse_references_are_unknown(tmp_path):
@@ -162,7 +162,7 @@ def test_only_annotated_voxels_count_and_distances_to_sparse_references_are_unkn
     assert math.isnan(scores.foreground_mean("HD95"))
     ours = scores_to_json(scores)["sparseunet"]
     assert ours["num_sparse_references"] == 3
-    assert ours["num_cases_where"]["1"]["distance_undefined"] == 3
+    assert ours["n_valid"]["1"]["HD95"] == ours["n_valid"]["1"]["VolumeError"] == 0
 
 
 def test_a_value_of_no_class_counts_as_background_but_not_silently(tmp_path, caplog):
@@ -360,4 +360,4 @@ def test_predictions_of_nnunet_for_real_scans_are_scored(data_root):
 
     assert len(scores.cases) == len(names) == 8
     assert scores.foreground_mean("Dice") > 0.5
-    assert all(0 < case.classes["anterior"].assd_mm < 10 for case in scores.cases)
+    assert all(0 < case.classes["anterior"].surfaces.assd_mm < 10 for case in scores.cases)

@@ -6,12 +6,8 @@ import SimpleITK
 from phantoms import blobs, box, sphere
 from scipy.spatial.distance import cdist
 
-from sparseunet.evaluation.metrics import (
-    count_label_pairs,
-    diagonal_mm,
-    score_label_maps,
-    surface_distances,
-)
+from sparseunet.evaluation.metrics import count_label_pairs, score_label_maps
+from sparseunet.evaluation.surfaces import diagonal_mm, surface_distances
 
 ONE = {"object": (1,)}
 TWO = {"first": (1,), "second": (2,)}
@@ -60,7 +56,9 @@ def test_every_number_follows_its_definition_voxel_by_voxel(seed, spacing_mm):
         assert scores[name].num_predicted == is_prediction.sum()
         assert scores[name].num_reference == is_reference.sum()
         expected = _brute_force_distances(is_reference, is_prediction, spacing_mm)
-        assert (scores[name].hd95_mm, scores[name].assd_mm) == pytest.approx(expected, abs=1e-9)
+        assert (scores[name].surfaces.hd95_mm, scores[name].surfaces.assd_mm) == pytest.approx(
+            expected, abs=1e-9
+        )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -89,7 +87,7 @@ def test_overlap_and_farthest_surface_agree_with_simpleitk(seed):
     assert scores.dice == pytest.approx(overlap.GetDiceCoefficient())
     assert scores.iou == pytest.approx(overlap.GetJaccardCoefficient())
     assert max(there.max(), back.max()) == pytest.approx(hausdorff.GetHausdorffDistance(), abs=1e-4)
-    assert scores.hd95_mm <= max(there.max(), back.max())
+    assert scores.surfaces.hd95_mm <= max(there.max(), back.max())
 
 
 def test_a_box_moved_along_one_axis_is_away_by_the_spacing_times_the_move():
@@ -99,8 +97,8 @@ def test_a_box_moved_along_one_axis_is_away_by_the_spacing_times_the_move():
 
     scores = score_label_maps(reference, prediction, classes=ONE, spacing_mm=SPACING_MM)["object"]
 
-    assert scores.hd95_mm == pytest.approx(7.5)
-    assert scores.assd_mm == pytest.approx(7.5)
+    assert scores.surfaces.hd95_mm == pytest.approx(7.5)
+    assert scores.surfaces.assd_mm == pytest.approx(7.5)
     assert scores.dice == 0
 
 
@@ -108,7 +106,12 @@ def test_equal_maps_score_one_and_are_zero_mm_apart():
     labels = blobs((10, 12, 14), seed=0)
 
     for scores in score_label_maps(labels, labels, classes=TWO, spacing_mm=SPACING_MM).values():
-        assert (scores.dice, scores.iou, scores.hd95_mm, scores.assd_mm) == (1, 1, 0, 0)
+        assert (scores.dice, scores.iou, scores.surfaces.hd95_mm, scores.surfaces.assd_mm) == (
+            1,
+            1,
+            0,
+            0,
+        )
 
 
 def test_swapping_the_maps_swaps_false_positives_and_negatives_and_nothing_else():
@@ -118,12 +121,12 @@ def test_swapping_the_maps_swaps_false_positives_and_negatives_and_nothing_else(
     backward = score_label_maps(second, first, classes=ONE, spacing_mm=SPACING_MM)["object"]
 
     assert forward.num_false_positives == backward.num_false_negatives
-    assert (forward.dice, forward.iou, forward.hd95_mm) == (
+    assert (forward.dice, forward.iou, forward.surfaces.hd95_mm) == (
         backward.dice,
         backward.iou,
-        backward.hd95_mm,
+        backward.surfaces.hd95_mm,
     )
-    assert forward.assd_mm == pytest.approx(backward.assd_mm)
+    assert forward.surfaces.assd_mm == pytest.approx(backward.surfaces.assd_mm)
 
 
 def test_a_class_in_neither_map_has_no_score():
@@ -131,7 +134,7 @@ def test_a_class_in_neither_map_has_no_score():
 
     scores = score_label_maps(empty, empty, classes=ONE, spacing_mm=(1, 1, 1))["object"]
 
-    undefined = (scores.dice, scores.iou, scores.hd95_mm, scores.assd_mm)
+    undefined = (scores.dice, scores.iou, scores.surfaces.hd95_mm, scores.surfaces.assd_mm)
     assert all(math.isnan(value) for value in undefined)
     assert not scores.is_one_sided
     assert scores.num_true_negatives == empty.size
@@ -146,7 +149,7 @@ def test_a_class_in_one_map_only_scores_zero_and_is_an_image_diagonal_away(misse
     scores = score_label_maps(reference, prediction, classes=ONE, spacing_mm=(1, 1, 1))["object"]
 
     assert (scores.dice, scores.iou) == (0, 0)
-    assert scores.hd95_mm == scores.assd_mm == 13.0
+    assert scores.surfaces.hd95_mm == scores.surfaces.assd_mm == 13.0
     assert scores.is_one_sided
 
 
@@ -156,7 +159,7 @@ def test_no_two_voxels_are_farther_apart_than_the_diagonal():
 
     scores = score_label_maps(reference, prediction, classes=ONE, spacing_mm=SPACING_MM)["object"]
 
-    assert 0 < scores.hd95_mm < diagonal_mm((5, 6, 7), spacing_mm=SPACING_MM)
+    assert 0 < scores.surfaces.hd95_mm < diagonal_mm((5, 6, 7), spacing_mm=SPACING_MM)
 
 
 def test_what_is_predicted_at_unannotated_voxels_changes_nothing():
@@ -177,9 +180,11 @@ def test_what_is_predicted_at_unannotated_voxels_changes_nothing():
     for name in TWO:
         assert scores[name].dice == same[name].dice == cut[name].dice
         assert scores[name].num_true_negatives == cut[name].num_true_negatives
-        assert math.isnan(scores[name].hd95_mm)
-        assert math.isnan(scores[name].assd_mm)
-        assert cut[name].hd95_mm > 0  # declared but absent ignore value: dense, so estimable
+        assert math.isnan(scores[name].surfaces.hd95_mm)
+        assert math.isnan(scores[name].surfaces.assd_mm)
+        assert (
+            cut[name].surfaces.hd95_mm > 0
+        )  # declared but absent ignore value: dense, so estimable
 
 
 def test_a_fully_unannotated_reference_gives_no_score():
@@ -221,8 +226,8 @@ def test_a_plane_is_measured_in_the_plane_whatever_the_slice_spacing_says():
         "object"
     ]
 
-    assert scores.assd_mm == pytest.approx(4, abs=0.3)
-    assert missed.hd95_mm == 200.0
+    assert scores.surfaces.assd_mm == pytest.approx(4, abs=0.3)
+    assert missed.surfaces.hd95_mm == 200.0
 
 
 def test_label_pairs_are_counted_whatever_their_type_and_size():
