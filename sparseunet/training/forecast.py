@@ -25,8 +25,8 @@ FEW_VIEWS = 5.0
 """A slice that is seen less often was shown turned, scaled and mirrored in a handful of ways only;
 then the length of the training is the limit, and not yet the labels."""
 _BATCHES = 200
-_READ_VOXELS = 300_000_000
-"""Of labels, at most: one or two seconds of reading and counting."""
+_PATCHES, _VOXELS = 1500, 300_000_000
+"""At most so many are read, which takes one or two seconds, but for ten batches in any case."""
 _MIN_BATCHES = 10
 
 
@@ -80,7 +80,7 @@ def forecast_training(
     labels: LabelSchema,
     config: TrainingConfig,
 ) -> Forecast | None:
-    """Count what up to 200 batches of a training hold, fewer where patches are large.
+    """Count what up to 200 batches of a training hold, fewer where batches or patches are large.
 
     They are the batches that training will draw, at steps spread evenly over it, so the same recipe
     and data give the same forecast. Of a training no longer than that it is exact, but for
@@ -115,7 +115,7 @@ def forecast_training(
         num_values=max(labels.values) + 1,
     )
     patch_voxels = prod(configuration.patch_size)
-    steps = _steps(config.iterations, configuration.batch_size * patch_voxels)
+    steps = _steps(config.iterations, configuration.batch_size, patch_voxels)
     batches = [
         np.concatenate([counter.count(place) for place in dataset.places(step)]) for step in steps
     ]
@@ -204,8 +204,9 @@ class _Counter:
         return np.array(counts, np.int64).reshape(-1, self.num_values)
 
 
-def _steps(iterations: int, voxels_per_batch: int) -> list[int]:
-    number = min(_BATCHES, iterations, max(_MIN_BATCHES, _READ_VOXELS // voxels_per_batch))
+def _steps(iterations: int, batch_size: int, patch_voxels: int) -> list[int]:
+    affordable = min(_PATCHES, _VOXELS // patch_voxels) // batch_size
+    number = min(_BATCHES, iterations, max(_MIN_BATCHES, affordable))
     return sorted({*np.linspace(0, iterations - 1, number).round().astype(int).tolist()})
 
 

@@ -20,7 +20,7 @@ from sparseunet.training.forecast import forecast_training, format_forecast, wri
 from sparseunet.training.loader import BatchDataset, summarise_cases
 
 LABELS = LabelSchema(classes={"background": 0, "organ": 1, "lesion": 2}, regions={})
-SHAPE = (16, 24, 24)
+SHAPE, PATCH = (16, 24, 24), (8, 16, 16)
 ORGAN = box(SHAPE, start=(4, 4, 4), stop=(14, 20, 20))
 LESION = box(SHAPE, start=(6, 6, 6), stop=(8, 9, 9))
 
@@ -70,7 +70,7 @@ def _write(folder, name, *, slices=range(16), axis=0, lesion=True, scribble=Fals
             network_shape=SHAPE,
         ),
     )
-    write_case(folder, case, patch_size=(8, 16, 16))
+    write_case(folder, case, patch_size=PATCH)
 
 
 @pytest.fixture
