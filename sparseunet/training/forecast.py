@@ -28,6 +28,7 @@ _BATCHES = 200
 _PATCHES, _VOXELS = 1500, 300_000_000
 """At most so many are read, which takes one or two seconds, but for ten batches in any case."""
 _MIN_BATCHES = 10
+_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,12 +165,7 @@ def format_forecast(forecast: Forecast) -> list[str]:
         f"each seen {_number(forecast.views_per_slice)} times in the whole training."
     )
     if forecast.left_out:
-        lines.append(
-            f"{len(forecast.left_out)} of {forecast.num_cases} training cases "
-            f"{'has' if len(forecast.left_out) == 1 else 'have'} no annotated voxel and "
-            f"{'is' if len(forecast.left_out) == 1 else 'are'} left out: "
-            f"{', '.join(forecast.left_out[:5])}{', ...' if len(forecast.left_out) > 5 else ''}."
-        )
+        lines.append(_left_out_line(forecast))
     return lines
 
 
@@ -272,6 +268,17 @@ def _warnings(
             f"training: take about {enough:,.0f} --iterations to see it {FEW_VIEWS:g} times."
         )
     return found
+
+
+def _left_out_line(forecast: Forecast) -> str:
+    number = len(forecast.left_out)
+    verbs = ("has", "is") if number == 1 else ("have", "are")
+    names = ", ".join(forecast.left_out[:_NAMES_SHOWN])
+    more = f" and {number - _NAMES_SHOWN} more" if number > _NAMES_SHOWN else ""
+    return (
+        f"{number} of {forecast.num_cases} training cases {verbs[0]} no annotated voxel and "
+        f"{verbs[1]} left out: {names}{more}."
+    )
 
 
 def _row(each: ClassForecast) -> tuple[str, ...]:
