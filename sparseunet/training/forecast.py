@@ -138,7 +138,10 @@ def forecast_training(
         voxels_per_batch=voxels,
         views_per_slice=views / num_slices,
         classes=tuple(classes),
-        warnings=tuple(_warnings(classes, views / num_slices, config.iterations)),
+        warnings=(
+            *_absent_warnings(dataset.sampler.absent, classes),
+            *_warnings(classes, views / num_slices, config.iterations),
+        ),
     )
 
 
@@ -244,6 +247,17 @@ def _num_slices(case: CaseSummary, values: Sequence[int]) -> int:
         if value in case.class_voxels:
             found.update(np.unique(case.class_voxels[value][:, case.slice_axis]).tolist())
     return len(found)
+
+
+def _absent_warnings(absent: Sequence[str], classes: Sequence[ClassForecast]) -> list[str]:
+    """Warn of patch shares without effect; of classes that no case has is warned anyway."""
+    missing = {each.name for each in classes if not each.num_cases}
+    return [
+        f"No training case has voxels that are {name}, so its share of the patches goes to the "
+        "others: leave it out of --patch-shares."
+        for name in absent
+        if name not in missing
+    ]
 
 
 def _warnings(

@@ -148,6 +148,8 @@ class PatchSampler:
         self._slices_before = [0, *accumulate(len(case.annotated_slices) for case in cases)]
         pools = [(share, _Pool(_holding(share, indexed), weigh)) for share in shares]
         self._shares = [(share, pool) for share, pool in pools if pool.cases]
+        self.absent = tuple(share.name for share, pool in pools if not pool.cases)
+        """Names of shares that no case has anything for."""
         self._share_edges = _edges([share.weight for share, _ in self._shares])
 
     def places(self, rng: np.random.Generator) -> list[PatchPlace]:

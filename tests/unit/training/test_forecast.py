@@ -170,6 +170,12 @@ def test_what_is_seen_too_rarely_is_warned_about_with_what_to_do(store, tmp_path
     assert _forecast(CaseStore(tmp_path), **often).warnings == ()
 
 
+def test_a_share_of_what_no_case_has_is_warned_about(store):
+    shares = {"organ": 1, "unannotated": 1}
+    (warning,) = _forecast(store, names=["dense"], iterations=2000, patch_shares=shares).warnings
+    assert "voxels that are unannotated" in warning
+
+
 def test_the_forecast_is_kept_as_json(store, tmp_path):
     forecast = _forecast(store)
     write_forecast(tmp_path / "forecast.json", forecast)
