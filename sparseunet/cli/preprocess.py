@@ -151,25 +151,29 @@ def _describe(summary: "PreprocessingSummary", dataset: "Dataset") -> str:
 def _write_splits(path: Path, dataset: "Dataset") -> None:
     """Split the cases for cross-validation; splits that are there are brought up to date."""
     from sparseunet.artifacts import read_json, write_json
+    from sparseunet.data.groups import parse_groups
     from sparseunet.planning.splits import (
         extend_splits,
         make_splits,
         splits_from_json,
         splits_to_json,
+        torn_groups,
     )
 
     names = {case.name for case in dataset.cases}
+    groups = parse_groups(dataset.description, sorted(names))
     given = next((file for file in (path, dataset.folder / SPLITS_JSON) if file.is_file()), None)
     if given is None:
-        if len(names) < 2:
-            logger.warning("%s has one case and so no folds; train on fold all.", dataset.name)
+        if len(names if groups is None else set(groups.values())) < 2:
+            one = "case" if groups is None else "group"
+            logger.warning("%s has one %s and so no folds; train on fold all.", dataset.name, one)
         else:
-            write_json(path, splits_to_json(make_splits(sorted(names))))
+            write_json(path, splits_to_json(make_splits(sorted(names), groups=groups)))
         return
     splits = splits_from_json(read_json(given), source=str(given))
     found = {name for split in splits for name in (*split.train, *split.val)}
     if found != names:
-        splits = extend_splits(splits, sorted(names))
+        splits = extend_splits(splits, sorted(names), groups=groups)
         logger.warning(
             "%s: new cases were added to the folds (%s), cases that are gone were removed (%s); "
             "all others stay where they were.",
@@ -179,6 +183,15 @@ def _write_splits(path: Path, dataset: "Dataset") -> None:
         )
     if given != path or found != names:
         write_json(path, splits_to_json(splits))
+    torn = torn_groups(splits, groups or {})
+    if torn:
+        logger.warning(
+            "%s trains and validates on the same group of dataset.json in some fold (%s), so "
+            "validation scores are too high; remove the file and run this again to make other "
+            "folds, and train again.",
+            given,
+            ", ".join(torn[:5]) + ", ..." * (len(torn) > 5),
+        )
 
 
 def _link_ground_truth(folder: Path, dataset: "Dataset") -> None:

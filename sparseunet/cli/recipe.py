@@ -29,6 +29,19 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     )
     recipe.add_argument("--base-features", type=int, help="features at full resolution")
     recipe.add_argument("--learning-rate", type=float, help="at the start (default 0.01)")
+    recipe.add_argument(
+        "--patch-shares",
+        nargs="+",
+        metavar="NAME=WEIGHT",
+        help="how often a patch must hold a class, background, unannotated or rest (anywhere), "
+        "e.g. liver=50 tumour=30 rest=20 (default: a third of each batch holds some class)",
+    )
+    recipe.add_argument(
+        "--case-weighting",
+        choices=("uniform", "slices", "sqrt_slices"),
+        default="uniform",
+        help="draw cases alike, or by the number of their annotated slices (default uniform)",
+    )
     recipe.add_argument("--seed", type=int, default=0, help="same seed, same weights (default 0)")
 
 
@@ -78,5 +91,24 @@ def recipe_from_arguments(
         iterations_per_epoch=per_epoch,
         mirror_axes=tuple(range(configuration.dimensions)),
         seed=arguments.seed,
+        patch_shares=_patch_shares(arguments.patch_shares),
+        case_weighting=arguments.case_weighting,
         **given,
     )
+
+
+def _patch_shares(words: list[str] | None) -> dict[str, float] | None:
+    if words is None:
+        return None
+    shares: dict[str, float] = {}
+    for word in words:
+        name, _, weight = word.rpartition("=")
+        try:
+            shares[name] = float(weight)
+        except ValueError:
+            name = ""
+        if not name:
+            raise RequestError(
+                f"--patch-shares takes NAME=WEIGHT, e.g. liver=50 rest=50; found {word!r}."
+            )
+    return shares

@@ -26,6 +26,7 @@ from sparseunet.progress import format_duration
 from sparseunet.workspace import (
     CHECKPOINT_FINAL,
     DATASET_JSON,
+    FORECAST_JSON,
     PROGRESS_PNG,
     RUN_JSON,
     SPLITS_JSON,
@@ -118,9 +119,11 @@ class _Request:
 
 
 def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
+    from sparseunet.data.load import parse_labels
     from sparseunet.planning.nnunet_plans import budgeted_iterations, plan_from_nnunet
     from sparseunet.preprocessing.store import CaseStore
     from sparseunet.training.record import run_id, run_identity
+    from sparseunet.training.sampling import resolve_shares
 
     dataset_name = workspace.dataset_name(arguments.dataset)
     folder = workspace.preprocessed_dataset(dataset_name)
@@ -138,6 +141,8 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
     split = _choose_split(splits_file, store.cases, arguments.fold, dataset_name)
     planned_iterations = budgeted_iterations(content, arguments.configuration)
     config = recipe_from_arguments(arguments, configuration, planned_iterations=planned_iterations)
+    dataset_json = _read_prepared(folder / DATASET_JSON, dataset_name)
+    resolve_shares(config.patch_shares, parse_labels(dataset_json))  # refuses unknown names
     identity = run_identity(
         config,
         configuration,
@@ -162,7 +167,7 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
     return _Request(
         plan=plan,
         configuration=configuration,
-        dataset_json=_read_prepared(folder / DATASET_JSON, dataset_name),
+        dataset_json=dataset_json,
         store=store,
         split=split,
         fold=arguments.fold if arguments.fold == "all" else int(arguments.fold),
@@ -250,6 +255,8 @@ def _train(request: _Request, arguments: argparse.Namespace, folder: Path) -> No
         flush=True,
     )
 
+    _forecast(request, configuration, config, folder)
+
     def after_epoch(log: Sequence[dict[str, Any]]) -> None:
         draw_training_curves(log, folder / PROGRESS_PNG)
         if not sys.stdout.isatty():
@@ -266,6 +273,27 @@ def _train(request: _Request, arguments: argparse.Namespace, folder: Path) -> No
         on_epoch=after_epoch,
         previous_stage=None if request.first is None else request.first.inputs,
     )
+
+
+def _forecast(
+    request: _Request, configuration: "Configuration", config: "TrainingConfig", folder: Path
+) -> None:
+    """Print and keep what the network will see; nothing where nothing is annotated."""
+    from sparseunet.data.load import parse_labels
+    from sparseunet.training.forecast import forecast_training, format_forecast, write_forecast
+
+    forecast = forecast_training(
+        request.store,
+        request.split.train,
+        configuration=configuration,
+        labels=parse_labels(request.dataset_json),
+        config=config,
+    )
+    if forecast is not None:
+        write_forecast(folder / FORECAST_JSON, forecast)
+        print("\n".join(format_forecast(forecast)), flush=True)
+        for warning in forecast.warnings:
+            logger.warning("%s", warning)
 
 
 def _hardware(arguments: argparse.Namespace, *, precision: str) -> "Hardware":

@@ -12,6 +12,7 @@ from sparseunet.data.annotation import Annotation
 from sparseunet.data.check_report import CheckReport
 from sparseunet.data.dataset import Case
 from sparseunet.data.grids import compare_grids
+from sparseunet.data.groups import examine_groups
 from sparseunet.data.image import Image
 from sparseunet.data.io import (
     ReadLabels,
@@ -83,6 +84,7 @@ def judge(survey: Survey, findings: Sequence[Findings]) -> CheckReport:
     """Put the findings of all cases together, in the order of `survey.cases`."""
     problems = [*survey.problems, *(problem for each in findings for problem in each.problems)]
     problems += _odd_dimensions(survey.cases, findings)
+    problems += examine_groups(survey.description, [case.name for case in survey.cases])
     if survey.labels is not None:
         problems += _class_problems(findings, survey.labels)
     return CheckReport(

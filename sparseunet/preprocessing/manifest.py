@@ -66,6 +66,18 @@ class Manifest:
     annotation_hash: str
     """SHA-256 of the arrays labels, source and confidence."""
 
+    @property
+    def slice_axis(self) -> int:
+        """Axis across which slices were annotated: the one with the smallest share of such slices.
+
+        The first of equal ones, so 0 for dense cases and for cases without annotation.
+        """
+        shares = [
+            len(slices) / size
+            for slices, size in zip(self.annotated_slices, self.shape, strict=True)
+        ]
+        return shares.index(min(shares))
+
 
 def read_manifest(folder: Path, case: str) -> Manifest:
     """Return the manifest of one case.

@@ -102,25 +102,29 @@ class CaseStore:
             ValueError: The box reaches outside.
             UnreadableFileError: A file is damaged or missing.
         """
-        manifest = self.manifest(case)
-        bounds = zip(start, stop, manifest.shape, strict=True)
-        if not all(0 <= first <= last <= size for first, last, size in bounds):
-            raise ValueError(
-                f"The box from {start} to {stop} reaches outside case {case} of shape "
-                f"{manifest.shape}."
-            )
-        box = tuple(slice(first, last) for first, last in zip(start, stop, strict=True))
+        manifest, box = self._box(case, start, stop)
         image_CZYX = self._read_array(manifest, "image", (slice(0, manifest.num_channels), *box))
         inside_ZYX = self._read_array(manifest, "inside", box)
-        if not manifest.has_annotation:
-            nothing_ZYX = np.full(inside_ZYX.shape, Source.NONE, np.uint8)
-            return Patch(image_CZYX, np.zeros_like(nothing_ZYX), nothing_ZYX, None, inside_ZYX)
         confidence_ZYX = None
         if "confidence" in manifest.arrays:
             confidence_ZYX = self._read_array(manifest, "confidence", box)
-        labels_ZYX = self._read_array(manifest, "labels", box)
-        source_ZYX = self._read_array(manifest, "source", box)
+        labels_ZYX, source_ZYX = self.read_labels(case, start, stop)
         return Patch(image_CZYX, labels_ZYX, source_ZYX, confidence_ZYX, inside_ZYX)
+
+    def read_labels(self, case: str, start: Box, stop: Box) -> tuple[np.ndarray, np.ndarray]:
+        """Return labels_ZYX and source_ZYX of a box as `read_patch` does, without the image.
+
+        Raises:
+            ValueError: The box reaches outside.
+            UnreadableFileError: A file is damaged or missing.
+        """
+        manifest, box = self._box(case, start, stop)
+        if not manifest.has_annotation:
+            shape = tuple(part.stop - part.start for part in box)
+            nothing_ZYX = np.full(shape, Source.NONE, np.uint8)
+            return np.zeros_like(nothing_ZYX), nothing_ZYX
+        labels_ZYX = self._read_array(manifest, "labels", box)
+        return labels_ZYX, self._read_array(manifest, "source", box)
 
     def class_voxels(self, case: str) -> dict[int, np.ndarray]:
         """Return coordinates (N, 3), int32, of annotated voxels by label value, without background.
@@ -144,6 +148,16 @@ class CaseStore:
     def annotated_slices(self, case: str, axis: int) -> np.ndarray:
         """Return the sorted indices of slices across `axis` that hold any annotated voxel."""
         return np.asarray(self.manifest(case).annotated_slices[axis], np.int64)
+
+    def _box(self, case: str, start: Box, stop: Box) -> tuple[Manifest, tuple[slice, ...]]:
+        manifest = self.manifest(case)
+        bounds = zip(start, stop, manifest.shape, strict=True)
+        if not all(0 <= first <= last <= size for first, last, size in bounds):
+            raise ValueError(
+                f"The box from {start} to {stop} reaches outside case {case} of shape "
+                f"{manifest.shape}."
+            )
+        return manifest, tuple(slice(first, last) for first, last in zip(start, stop, strict=True))
 
     def _read_array(self, manifest: Manifest, key: str, box: tuple[slice, ...]) -> np.ndarray:
         stored = manifest.arrays[key]

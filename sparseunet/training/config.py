@@ -1,8 +1,10 @@
 """What a person may choose about a training, with nnU-Net 2.8.1's values as defaults."""
 
+import math
 from dataclasses import dataclass, field
 
 from sparseunet.errors import RequestError
+from sparseunet.training.sampling import CASE_WEIGHTINGS
 
 DEFAULT_TRUST: dict[str, float] = {"manual": 1.0, "interpolated": 1.0, "pseudo": 1.0}
 """Loss weight of each source of labels."""
@@ -24,6 +26,11 @@ class TrainingConfig:
     """Gradients are scaled down to this norm."""
     foreground_share: float = 0.33
     """Share of each batch whose patches must hold a voxel of a class present in the case."""
+    patch_shares: dict[str, float] | None = None
+    """By class, `background`, `unannotated` or `rest` (anywhere): the weight with which a patch
+    must hold a voxel of it. In place of `foreground_share`; None for nnU-Net's rule."""
+    case_weighting: str = "uniform"
+    """How often each case is drawn: `uniform` (nnU-Net's rule), `slices` or `sqrt_slices`."""
     batch_dice: bool | None = None
     """None: the plan's choice where every case is dense, else True, because a class is missing from
     most small sets of annotated slices."""
@@ -43,6 +50,17 @@ class TrainingConfig:
             raise RequestError(f"The seed must be 0 or more, found {self.seed}.")
         if not self.learning_rate > 0:
             raise RequestError(f"The learning rate must be positive, found {self.learning_rate}.")
+        weights = None if self.patch_shares is None else self.patch_shares.values()
+        if weights is not None and not (min(weights, default=-1) >= 0 < sum(weights) < math.inf):
+            raise RequestError(
+                "Patch shares must be weights of at least 0, one of them above it, found "
+                f"{self.patch_shares}."
+            )
+        if self.case_weighting not in CASE_WEIGHTINGS:
+            raise RequestError(
+                f"Cases cannot be weighted by {self.case_weighting!r}; expected one of: "
+                f"{', '.join(CASE_WEIGHTINGS)}."
+            )
 
     @property
     def epochs(self) -> int:

@@ -32,7 +32,7 @@ from sparseunet.training.loader import (
 )
 from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import learning_rate_at, new_optimizer
-from sparseunet.training.sampling import CaseSummary
+from sparseunet.training.sampling import CaseSummary, resolve_shares
 from sparseunet.training.state import (
     TrainingState,
     restore_checkpoint,
@@ -84,7 +84,8 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
         SparseUNetError: The loss stopped being a number.
     """
     _check_previous_stage(configuration, previous_stage)
-    training_cases = summarise_cases(store, split.train)
+    recipe = batch_recipe(configuration, config, labels)
+    training_cases = summarise_cases(store, split.train, recipe)
     if not training_cases:
         raise RequestError(
             f"None of the {len(split.train)} training cases has an annotated voxel; annotate some "
@@ -96,7 +97,6 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
         restore_checkpoint(state, folder / CHECKPOINT_LATEST)
         logger.info("Going on after step %d of %d", state.step, config.iterations)
     log = _read_log(folder / LOG_JSONL, up_to_step=state.step)
-    recipe = _recipe(configuration, config, labels)
     batches = load_batches(
         BatchDataset(store, training_cases, recipe, previous_stage),
         steps=range(state.step, config.iterations),
@@ -248,9 +248,14 @@ def _check_previous_stage(configuration: Configuration, given: PreviousStage | N
         )
 
 
-def _recipe(
+def batch_recipe(
     configuration: Configuration, config: TrainingConfig, labels: LabelSchema
 ) -> BatchRecipe:
+    """Return how the batches of a training are drawn.
+
+    Raises:
+        RequestError: A patch share is of no class; lists what there is.
+    """
     return BatchRecipe(
         patch_size=configuration.patch_size,
         batch_size=configuration.batch_size,
@@ -262,6 +267,8 @@ def _recipe(
         seed=config.seed,
         stream=0,
         previous_values=labels.foreground_values,
+        patch_shares=resolve_shares(config.patch_shares, labels),
+        case_weighting=config.case_weighting,
     )
 
 
@@ -273,7 +280,7 @@ def trust_table(trust: Mapping[str, float]) -> dict[Source, float]:
 def _validation_dataset(
     store: CaseStore, split: Split, recipe: BatchRecipe, previous_stage: PreviousStage | None
 ) -> BatchDataset | None:
-    cases = summarise_cases(store, split.val)
+    cases = summarise_cases(store, split.val, recipe)
     if not cases:
         return None
     unchanged = replace(recipe, augmentation="none", stream=1)

@@ -12,9 +12,17 @@ from sparseunet.data.annotation import Annotation, Source
 from sparseunet.preprocessing.previous_stage import PreviousStage, one_hot
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.training.augmentation import AUGMENTATIONS, Augmentation, seed_everything
-from sparseunet.training.sampling import CaseSummary, PatchPlace, batch_places
+from sparseunet.training.sampling import (
+    BACKGROUND,
+    UNANNOTATED,
+    CaseSummary,
+    PatchPlace,
+    PatchSampler,
+    PatchShare,
+)
 
 Box = tuple[int, int, int]
+_TRIED_VOXELS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +70,10 @@ class BatchRecipe:
     """Tells training batches (0) from validation batches (1) of the same seed."""
     previous_values: tuple[int, ...] = ()
     """Second stage of a cascade: label values of the previous stage, each an input channel."""
+    patch_shares: tuple[PatchShare, ...] = ()
+    """What patches hold; empty for nnU-Net's rule."""
+    case_weighting: str = "uniform"
+    """Key of `sparseunet.training.sampling.CASE_WEIGHTINGS`."""
 
 
 class BatchDataset(Dataset[Batch]):
@@ -81,17 +93,22 @@ class BatchDataset(Dataset[Batch]):
         self.augmentation: Augmentation = AUGMENTATIONS[recipe.augmentation](
             recipe.patch_size, recipe.mirror_axes
         )
-
-    def __getitem__(self, step: int) -> Batch:
-        recipe = self.recipe
-        rng = np.random.default_rng([recipe.seed, recipe.stream, step])
-        places = batch_places(
+        self.sampler = PatchSampler(
             self.cases,
             patch_size=_as_box(recipe.patch_size),
             batch_size=recipe.batch_size,
             foreground_share=recipe.foreground_share,
-            rng=rng,
+            shares=recipe.patch_shares,
+            case_weighting=recipe.case_weighting,
         )
+
+    def places(self, step: int) -> list[PatchPlace]:
+        """Return where the patches of a step lie."""
+        return self.sampler.places(self._rng(step))
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = self._rng(step)
+        places = self.sampler.places(rng)
         patches = [self._patch(place, seed=int(rng.integers(2**32))) for place in places]
         target_BCZYX = torch.stack([target for _, target in patches])
         return Batch(
@@ -99,6 +116,9 @@ class BatchDataset(Dataset[Batch]):
             labels_BZYX=target_BCZYX[:, 0].to(torch.int64),
             weight_BZYX=target_BCZYX[:, 1].contiguous(),
         )
+
+    def _rng(self, step: int) -> np.random.Generator:
+        return np.random.default_rng([self.recipe.seed, self.recipe.stream, step])
 
     def _patch(self, place: PatchPlace, *, seed: int) -> tuple[Tensor, Tensor]:
         recipe = self.recipe
@@ -193,13 +213,20 @@ def load_batches(
     yield from loader
 
 
-def summarise_cases(store: CaseStore, names: Sequence[str]) -> list[CaseSummary]:
-    """Return where annotated voxels lie, for the cases that have any, in the order of `names`."""
+def summarise_cases(
+    store: CaseStore, names: Sequence[str], recipe: BatchRecipe | None = None
+) -> list[CaseSummary]:
+    """Return where annotated voxels lie, for the cases that have any, in the order of `names`.
+
+    Where the patch shares of `recipe` ask for background or unannotated voxels, the label arrays of
+    the cases are read to find some; without them (or a recipe) nothing but small files is read.
+    """
     summaries = []
     for name in names:
         manifest = store.manifest(name)
         slices = store.annotated_slices(name, 0)
         if len(slices):
+            annotated = store.annotated_voxels(name)
             summaries.append(
                 CaseSummary(
                     name=name,
@@ -210,11 +237,37 @@ def summarise_cases(store: CaseStore, names: Sequence[str]) -> list[CaseSummary]
                         for value, voxels in store.class_voxels(name).items()
                         if len(voxels)
                     },
-                    annotated_voxels=store.annotated_voxels(name),
+                    annotated_voxels=annotated,
                     annotated_slices=slices,
+                    slice_axis=manifest.slice_axis,
+                    other_voxels=_other_voxels(store, name, annotated, recipe) if recipe else {},
                 )
             )
     return summaries
+
+
+def _other_voxels(
+    store: CaseStore, name: str, annotated: np.ndarray, recipe: BatchRecipe
+) -> dict[str, np.ndarray]:
+    """Return some voxels of background and some unannotated ones, as far as shares ask for them.
+
+    Unannotated ones are those among 10 000 drawn at random, for a 2D network in annotated slices.
+    """
+    wanted = {share.name for share in recipe.patch_shares if not share.values}
+    if wanted.isdisjoint((BACKGROUND, UNANNOTATED)):
+        return {}
+    manifest = store.manifest(name)
+    labels_ZYX, source_ZYX = store.read_labels(name, (0, 0, 0), manifest.shape)
+    found = {}
+    if BACKGROUND in wanted:
+        found[BACKGROUND] = annotated[labels_ZYX[tuple(annotated.T)] == 0]
+    if UNANNOTATED in wanted:
+        rng = np.random.default_rng([*name.encode()])
+        tried = rng.integers(0, manifest.shape, (_TRIED_VOXELS, 3))
+        if len(recipe.patch_size) == 2:
+            tried[:, 0] = rng.choice(store.annotated_slices(name, 0), _TRIED_VOXELS)
+        found[UNANNOTATED] = tried[source_ZYX[tuple(tried.T)] == Source.NONE].astype(np.int32)
+    return found
 
 
 def _as_box(size: Sequence[int]) -> Box:

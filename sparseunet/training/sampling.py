@@ -4,18 +4,39 @@ A batch is a pure function of the seed and the number of the step: nothing depen
 made it or on what was drawn before. So a resumed training continues as if it had never stopped.
 
 Rules (nnU-Net 2.8.1 for dense cases; Z25 §2.2 for annotated slices):
-- Only cases with annotation are drawn; every one equally often. 2D batches are drawn from annotated
-  slices, every one equally often.
+- Only cases with annotation are drawn; every one equally often, unless weighted by its slices. 2D
+  batches are drawn from annotated slices, every one equally often.
 - The last third of a batch holds a voxel of a class drawn among those present in the case.
-- Other patches lie anywhere in a dense case; in a sparse one they hold an annotated voxel.
+- Other patches lie anywhere in a dense case; in a sparse one they hold an annotated voxel, and each
+  annotated slice is as likely as any other to be the one held, however much of it is annotated.
 - The chosen voxel has no preferred place in the patch: it is as likely at the border as in the
-  middle. (nnU-Net centres it, so its networks meet annotated slices in one position only.)
+  middle. (nnU-Net centres it, so its networks meet annotated slices in one position only.) Patches
+  stay inside the image, so near its border the places that are left are equally likely.
+- With patch shares (Z25, class-weighted patches) these take the place of the third that must hold a
+  class: for each patch first what it is to hold is drawn by weight, then a case that has it, so a
+  class that few cases have still gets its share.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
+
+from sparseunet.data.labels import LabelSchema
+from sparseunet.errors import RequestError
+
+REST, BACKGROUND, UNANNOTATED = "rest", "background", "unannotated"
+"""What patches may hold besides classes: anything, annotated background, an unannotated voxel."""
+
+CASE_WEIGHTINGS: dict[str, Callable[[int], float]] = {
+    "uniform": lambda num_slices: 1.0,  # noqa: ARG005 - the others look at it
+    "slices": float,
+    "sqrt_slices": math.sqrt,
+}
+"""Name to how often a case is drawn, given the number of its annotated slices."""
 
 _Voxel = tuple[int | None, int | None, int | None]
 """What a patch must hold on (z, y, x); None where any place will do."""
@@ -35,6 +56,22 @@ class CaseSummary:
     """A sample of all annotated voxels, shape (N, 3), with some from every annotated slice."""
     annotated_slices: np.ndarray
     """Sorted indices along the first axis of slices with annotation."""
+    slice_axis: int = 0
+    """Axis across which slices were annotated: the one with the smallest share of such slices."""
+    other_voxels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Voxels of `BACKGROUND` and `UNANNOTATED`, shape (N, 3), where patch shares ask for them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchShare:
+    """How often patches are to hold something."""
+
+    name: str
+    """A class or region, or `REST`, `BACKGROUND` or `UNANNOTATED`."""
+    weight: float
+    """In relation to the other shares'; above 0."""
+    values: tuple[int, ...] = ()
+    """Label values of the class; empty for what is no class."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,70 +83,179 @@ class PatchPlace:
     """First voxel of the network's patch on (z, y, x)."""
 
 
-def batch_places(
-    cases: Sequence[CaseSummary],
-    *,
-    patch_size: tuple[int, int, int],
-    batch_size: int,
-    foreground_share: float,
-    rng: np.random.Generator,
-) -> list[PatchPlace]:
-    """Choose the patches of one batch.
+def resolve_shares(
+    shares: Mapping[str, float] | None, labels: LabelSchema
+) -> tuple[PatchShare, ...]:
+    """Give patch shares by name the label values they stand for; empty for None.
 
-    Args:
-        cases: Cases with at least one annotated voxel.
-        patch_size: Size along (z, y, x); 1 along z for a 2D network.
-        batch_size: Number of patches.
-        foreground_share: Share of the batch, at its end, that must hold a class of the case.
-        rng: Decides everything.
+    A class called like one of the other words is the class. Shares of weight 0 are left out.
 
     Raises:
-        ValueError: No case is given.
+        RequestError: A name is neither a class nor one of the other words; lists all there are.
     """
-    if not cases:
-        raise ValueError("There is no case with annotation to draw a patch from.")
-    first_forced = round(batch_size * (1 - foreground_share))
-    return [
-        _place(cases, patch_size, forced=position >= first_forced, rng=rng)
-        for position in range(batch_size)
-    ]
+    known = {**dict.fromkeys((REST, BACKGROUND, UNANNOTATED), ()), **labels.foreground}
+    unknown = [name for name in shares or {} if name not in known]
+    if unknown:
+        raise RequestError(
+            f"Patches cannot have a share of {', '.join(unknown)}; expected some of: "
+            f"{', '.join([*labels.foreground, BACKGROUND, UNANNOTATED, REST])}."
+        )
+    return tuple(
+        PatchShare(name=name, weight=weight, values=known[name])
+        for name, weight in (shares or {}).items()
+        if weight > 0
+    )
 
 
-def _place(
-    cases: Sequence[CaseSummary],
-    patch_size: tuple[int, int, int],
-    *,
-    forced: bool,
-    rng: np.random.Generator,
-) -> PatchPlace:
-    if patch_size[0] == 1 and not forced:
-        case, voxel = _in_random_annotated_slice(cases, rng)
-    else:
-        case = cases[int(rng.integers(len(cases)))]
-        voxel = _in_case(case, forced=forced, rng=rng)
-    return PatchPlace(case=case.name, start=_start_holding(voxel, case.shape, patch_size, rng))
+class PatchSampler:
+    """Chooses the patches of batches."""
+
+    def __init__(
+        self,
+        cases: Sequence[CaseSummary],
+        *,
+        patch_size: tuple[int, int, int],
+        batch_size: int,
+        foreground_share: float,
+        shares: Sequence[PatchShare] = (),
+        case_weighting: str = "uniform",
+    ) -> None:
+        """Prepare to draw.
+
+        Args:
+            cases: Cases with at least one annotated voxel.
+            patch_size: Size along (z, y, x); 1 along z for a 2D network.
+            batch_size: Number of patches.
+            foreground_share: Share of the batch, at its end, that must hold a class of the case.
+                Means nothing where there are patch shares.
+            shares: What patches hold. What no case has is left out; if nothing is left, patches are
+                drawn as without shares.
+            case_weighting: Key of `CASE_WEIGHTINGS`, for every draw of a case. In 2D patches that
+                need not hold a class come from all annotated slices alike, whatever it says.
+
+        Raises:
+            ValueError: No case is given.
+        """
+        if not cases:
+            raise ValueError("There is no case with annotation to draw a patch from.")
+        self._patch_size = patch_size
+        self._batch_size = batch_size
+        self._first_forced = round(batch_size * (1 - foreground_share))
+        self._flat = patch_size[0] == 1
+        indexed = [_IndexedCase(case, 0 if self._flat else case.slice_axis) for case in cases]
+        weigh = CASE_WEIGHTINGS[case_weighting]
+        self._all = _Pool(indexed, weigh)
+        self._slices_before = [0, *accumulate(len(case.annotated_slices) for case in cases)]
+        pools = [(share, _Pool(_holding(share, indexed), weigh)) for share in shares]
+        self._shares = [(share, pool) for share, pool in pools if pool.cases]
+        self.absent = tuple(share.name for share, pool in pools if not pool.cases)
+        """Names of shares that no case has anything for."""
+        self._share_edges = _edges([share.weight for share, _ in self._shares])
+
+    def places(self, rng: np.random.Generator) -> list[PatchPlace]:
+        """Choose the patches of one batch; `rng` decides everything."""
+        return [
+            self._place(rng, forced=position >= self._first_forced)
+            for position in range(self._batch_size)
+        ]
+
+    def _place(self, rng: np.random.Generator, *, forced: bool) -> PatchPlace:
+        if self._shares:
+            case, voxel = self._by_share(rng)
+        elif self._flat and not forced:
+            case, z = self._random_slice(rng)
+            voxel = (z, None, None) if case.is_dense else case.draw_in_slice(z, rng)
+        else:
+            case = self._all.draw(rng)
+            voxel = case.draw_class(rng) if forced and case.values else case.draw_annotated(rng)
+        start = _start_holding(voxel, case.shape, self._patch_size, rng)
+        return PatchPlace(case=case.name, start=start)
+
+    def _by_share(self, rng: np.random.Generator) -> tuple["_IndexedCase", _Voxel]:
+        share, pool = self._shares[bisect_right(self._share_edges, rng.random())]
+        if not share.values and share.name == REST:
+            if not self._flat:
+                return pool.draw(rng), (None, None, None)
+            case, z = self._random_slice(rng)
+            return case, (z, None, None)
+        case = pool.draw(rng)
+        if share.values:
+            return case, case.draw_class(rng, among=share.values)
+        return case, _draw(case.other_voxels[share.name], rng)
+
+    def _random_slice(self, rng: np.random.Generator) -> tuple["_IndexedCase", int]:
+        number = int(rng.integers(self._slices_before[-1]))
+        position = bisect_right(self._slices_before, number) - 1
+        case = self._all.cases[position]
+        return case, int(case.annotated_slices[number - self._slices_before[position]])
 
 
-def _in_random_annotated_slice(
-    cases: Sequence[CaseSummary], rng: np.random.Generator
-) -> tuple[CaseSummary, _Voxel]:
-    counts = np.array([len(case.annotated_slices) for case in cases])
-    number = int(rng.integers(counts.sum()))
-    position = int(np.searchsorted(counts.cumsum(), number, side="right"))
-    case = cases[position]
-    z = int(case.annotated_slices[number - counts[:position].sum()])
-    if case.is_dense:
-        return case, (z, None, None)
-    return case, _draw(case.annotated_voxels[case.annotated_voxels[:, 0] == z], rng)
+class _IndexedCase:
+    """A case whose annotated voxels can be drawn slice by slice."""
+
+    def __init__(self, case: CaseSummary, axis: int) -> None:
+        self.name, self.shape, self.is_dense = case.name, case.shape, case.is_dense
+        self.annotated_slices = case.annotated_slices
+        self.other_voxels = case.other_voxels
+        self._class_voxels = case.class_voxels
+        self.values = sorted(case.class_voxels)
+        self.num_slices = len(case.annotated_slices)
+        if not case.is_dense:
+            along = case.annotated_voxels[:, axis]
+            order = np.argsort(along, kind="stable")
+            self._voxels = case.annotated_voxels[order]
+            slices, first = np.unique(along[order], return_index=True)
+            self._slices = slices.tolist()
+            self._first = [*first.tolist(), len(order)]
+            self.num_slices = len(self._slices)
+
+    def draw_class(self, rng: np.random.Generator, among: Sequence[int] | None = None) -> _Voxel:
+        """Draw a class of those the case has, each equally likely, then one of its voxels."""
+        values = [value for value in self.values if among is None or value in among]
+        return _draw(self._class_voxels[values[int(rng.integers(len(values)))]], rng)
+
+    def draw_annotated(self, rng: np.random.Generator) -> _Voxel:
+        """Draw an annotated slice, each equally likely, then one of its annotated voxels."""
+        if self.is_dense:
+            return None, None, None
+        return self._draw_ranked(int(rng.integers(len(self._slices))), rng)
+
+    def draw_in_slice(self, index: int, rng: np.random.Generator) -> _Voxel:
+        """Draw an annotated voxel of one annotated slice."""
+        return self._draw_ranked(bisect_right(self._slices, index) - 1, rng)
+
+    def _draw_ranked(self, rank: int, rng: np.random.Generator) -> _Voxel:
+        first, stop = self._first[rank], self._first[rank + 1]
+        z, y, x = self._voxels[first + int(rng.integers(stop - first))].tolist()
+        return z, y, x
 
 
-def _in_case(case: CaseSummary, *, forced: bool, rng: np.random.Generator) -> _Voxel:
-    if forced and case.class_voxels:
-        values = sorted(case.class_voxels)
-        return _draw(case.class_voxels[values[int(rng.integers(len(values)))]], rng)
-    if case.is_dense:
-        return None, None, None
-    return _draw(case.annotated_voxels, rng)
+class _Pool:
+    """Cases to draw from, each as often as it weighs."""
+
+    def __init__(self, cases: Sequence[_IndexedCase], weigh: Callable[[int], float]) -> None:
+        self.cases = list(cases)
+        weights = [weigh(case.num_slices) for case in cases]
+        self._edges = None if len(set(weights)) <= 1 else _edges(weights)
+
+    def draw(self, rng: np.random.Generator) -> _IndexedCase:
+        if self._edges is None:
+            return self.cases[int(rng.integers(len(self.cases)))]
+        return self.cases[bisect_right(self._edges, rng.random())]
+
+
+def _holding(share: PatchShare, cases: Sequence[_IndexedCase]) -> list[_IndexedCase]:
+    if share.values:
+        return [case for case in cases if not set(case.values).isdisjoint(share.values)]
+    if share.name == REST:
+        return list(cases)
+    return [case for case in cases if len(case.other_voxels.get(share.name, ()))]
+
+
+def _edges(weights: Sequence[float]) -> list[float]:
+    """Return where the part of each in [0, 1) ends."""
+    sums = list(accumulate(weights))
+    return [each / sums[-1] for each in sums]
 
 
 def _draw(voxels: np.ndarray, rng: np.random.Generator) -> _Voxel:

@@ -83,6 +83,23 @@ def test_a_numbered_fold_is_validated_on_its_own_cases(workspace):
     assert np.isfinite(log[-1]["val_loss"])
 
 
+def test_a_case_without_annotation_is_left_out_and_said_so(tmp_path, capsys):
+    make_dataset(tmp_path / "raw" / "Dataset001_Shapes", num_training=4, num_test=1)
+    run(tmp_path, "simulate_annotation", "-d", "1", "--density", "0.2", "--volume-share", "0.75",
+        "-o", "Dataset002_Sparse")  # fmt: skip
+    run(tmp_path, "plan_and_preprocess", "-d", "2", "-c", "3d_fullres", "-np", "1")
+    capsys.readouterr()
+    train(tmp_path, "2", "3d_fullres", "all", "--iterations", "2", "--patch-shares",
+          "lesion=50", "vessel=30", "rest=20", "--case-weighting", "sqrt_slices")  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("1 of 4 training cases has no annotated voxel" in line for line in lines) == 1
+    assert any(line.split()[:1] == ["lesion"] for line in lines)
+    (folder,) = runs(tmp_path, "Dataset002_Sparse", "3d_fullres")
+    forecast = read_json(folder / "fold_all" / "forecast.json")
+    assert (forecast["num_cases"], len(forecast["left_out"])) == (4, 1)
+    assert forecast["classes"][2]["batches_with_it"] > 0
+
+
 def test_plans_made_for_a_time_say_how_long_to_train(workspace):
     prepared = workspace / "preprocessed" / "Dataset001_Shapes"
     content = read_json(prepared / "nnUNetPlans.json")
@@ -155,6 +172,8 @@ def test_a_time_budget_chooses_network_and_iterations(workspace):
         (["1", "3d_fullres", "all", "--precision", "int4"], "'int4'"),
         (["1", "3d_fullres", "all", "--iterations", "5", "--epochs", "5"], "not both"),
         (["1", "3d_fullres", "all", "--time-budget", "0.0001"], "too short"),
+        (["1", "3d_fullres", "all", "--patch-shares", "liver=1"], "organ, lesion, vessel, back"),
+        (["1", "3d_fullres", "all", "--patch-shares", "organ"], "NAME=WEIGHT"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_and_leaves_nothing(

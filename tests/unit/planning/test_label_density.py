@@ -21,7 +21,7 @@ from sparseunet.planning.make_plan import make_plan
 from sparseunet.planning.memory import PLANNERS, count_feature_map_elements
 from sparseunet.planning.sparse_aware import adapt_to_sparse_labels, deepest_patch
 from sparseunet.planning.topology import choose_topology
-from sparseunet.training.sampling import CaseSummary, batch_places
+from sparseunet.training.sampling import CaseSummary, PatchSampler
 
 INTENSITIES = IntensityProperties(
     mean=100, median=90, std=20, min=0, max=400, percentile_00_5=10, percentile_99_5=300
@@ -80,7 +80,7 @@ def test_the_expected_content_of_a_batch_is_what_sampling_draws(axis, patch_size
         plan.configurations["3d_fullres"], patch_size=patch_size, batch_size=3, median_shape=shape
     )
     crossed, voxels = [], []
-    for number in range(300):
+    for number in range(1200):
         chosen = np.sort(rng.choice(shape[axis], annotated, replace=False))
         annotated_ZYX = np.zeros(shape, bool)
         annotated_ZYX[(slice(None),) * axis + (chosen,)] = True
@@ -91,10 +91,10 @@ def test_the_expected_content_of_a_batch_is_what_sampling_draws(axis, patch_size
             class_voxels={},
             annotated_voxels=np.argwhere(annotated_ZYX)[::7],
             annotated_slices=np.arange(shape[0]) if axis else chosen,
+            slice_axis=axis,
         )
-        for place in batch_places(
-            [summary], patch_size=patch_size, batch_size=3, foreground_share=0.0, rng=rng
-        ):
+        sampler = PatchSampler([summary], patch_size=patch_size, batch_size=3, foreground_share=0.0)
+        for place in sampler.places(rng):
             box = tuple(
                 slice(max(0, start), start + size)
                 for start, size in zip(place.start, patch_size, strict=True)

@@ -1,9 +1,18 @@
 """Patches hold what they must, and annotated slices have no preferred place in them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from sparseunet.training.sampling import CaseSummary, batch_places
+from sparseunet.data.labels import LabelSchema
+from sparseunet.errors import RequestError
+from sparseunet.training.config import TrainingConfig
+from sparseunet.training.sampling import CaseSummary, PatchSampler, PatchShare, resolve_shares
+
+LABELS = LabelSchema(classes={"background": 0, "liver": 1, "tumour": 2}, regions={})
+CHI_SQUARED_15 = 37.7
+"""0.1 % quantile of chi-squared with 15 degrees of freedom."""
 
 
 def _case(name, *, shape=(40, 32, 32), slices=None, classes=True):
@@ -22,11 +31,25 @@ def _case(name, *, shape=(40, 32, 32), slices=None, classes=True):
     )
 
 
-def _places(cases, *, number=4000, patch_size=(16, 16, 16), share=0.33, seed=0):
-    rng = np.random.default_rng(seed)
-    return batch_places(
-        cases, patch_size=patch_size, batch_size=number, foreground_share=share, rng=rng
+def _places(cases, *, number=4000, patch_size=(16, 16, 16), share=0.33, seed=0, **options):
+    sampler = PatchSampler(
+        cases, patch_size=patch_size, batch_size=number, foreground_share=share, **options
     )
+    return sampler.places(np.random.default_rng(seed))
+
+
+def _shares(**weights):
+    return resolve_shares(weights, LABELS)
+
+
+def _with_class_two_in(cases, name):
+    """The cases, of which only one has class 2, in a corner of its own."""
+    corner = np.array([[38, 30, 30]])
+    return [
+        replace(case, class_voxels={1: case.class_voxels[1]} | ({2: corner} if own else {}))
+        for case in cases
+        for own in [case.name == name]
+    ]
 
 
 def _holds(place, patch_size, voxels):
@@ -34,13 +57,59 @@ def _holds(place, patch_size, voxels):
     return bool(((voxels >= start) & (voxels < start + patch_size)).all(axis=1).any())
 
 
-def test_position_of_an_annotated_slice_in_patches_is_uniform():
-    case = _case("sparse", slices=[20], classes=False)
-    positions = [20 - place.start[0] for place in _places([case])]
-    counts = np.bincount(positions, minlength=16)
-    expected = len(positions) / 16
-    chi_squared = ((counts - expected) ** 2 / expected).sum()
-    assert chi_squared < 37.7  # 0.1 % quantile of chi-squared with 15 degrees of freedom
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_position_of_an_annotated_slice_in_patches_is_uniform(axis, seed):
+    shape, slice_index = (48, 48, 48), 24
+    annotated_ZYX = np.zeros(shape, bool)
+    annotated_ZYX[(slice(None),) * axis + (slice_index,)] = True
+    case = CaseSummary(
+        name="sparse",
+        shape=shape,
+        is_dense=False,
+        class_voxels={1: np.argwhere(annotated_ZYX)[::7]},
+        annotated_voxels=np.argwhere(annotated_ZYX)[::5],
+        annotated_slices=np.array([24]) if axis == 0 else np.arange(48),
+        slice_axis=axis,
+    )
+    places = _places([case], seed=seed)
+    counts = np.bincount([slice_index - place.start[axis] for place in places], minlength=16)
+    expected = len(places) / 16
+    assert len(counts) == 16
+    assert ((counts - expected) ** 2 / expected).sum() < CHI_SQUARED_15
+
+
+def test_near_the_border_of_an_image_the_positions_left_are_equally_likely():
+    for slice_index in (0, 3):
+        case = _case("sparse", slices=[slice_index], classes=False)
+        counts = np.bincount([slice_index - place.start[0] for place in _places([case])])
+        assert len(counts) == slice_index + 1  # the patch never reaches out of the image
+        assert counts / 4000 == pytest.approx(1 / (slice_index + 1), abs=0.03)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_every_annotated_slice_of_a_sparse_case_is_held_equally_often(axis):
+    """One slice holds a thick scribble of a thousand voxels, the others hold ten each."""
+    rng, slices, voxels = np.random.default_rng(0), [2, 20, 37], []
+    for index, number in zip(slices, (1000, 10, 10), strict=True):
+        drawn = rng.integers(0, 32, (number, 3))
+        drawn[:, axis] = index
+        voxels.append(drawn)
+    everything = np.concatenate(voxels)
+    shape = [32, 32, 32]
+    shape[axis] = 40
+    case = CaseSummary(
+        name="scribbles",
+        shape=tuple(shape),
+        is_dense=False,
+        class_voxels={},
+        annotated_voxels=everything[np.lexsort(everything.T[::-1])],
+        annotated_slices=np.unique(everything[:, 0]),
+        slice_axis=axis,
+    )
+    starts = np.array([place.start[axis] for place in _places([case], patch_size=(4, 4, 4))])
+    held = [((starts <= index) & (index < starts + 4)).mean() for index in slices]
+    assert held == pytest.approx([1 / 3] * 3, abs=0.03)
 
 
 def test_every_patch_of_a_sparse_case_holds_annotation():
@@ -92,3 +161,87 @@ def test_the_same_seed_gives_the_same_places():
 def test_no_annotated_case_is_an_error():
     with pytest.raises(ValueError, match="no case"):
         _places([])
+
+
+def test_a_rare_class_reaches_its_share_of_the_patches():
+    cases = [_case(f"case_{number}", slices=[3, 20, 38]) for number in range(10)]
+    cases = _with_class_two_in(cases, "case_4")
+    places = _places(cases, shares=_shares(liver=50, tumour=30, rest=20), patch_size=(4, 4, 4))
+    tumour = [_holds(place, (4, 4, 4), np.array([[38, 30, 30]])) for place in places]
+    from_the_case = [place.case == "case_4" for place in places]
+    assert np.mean(from_the_case) == pytest.approx(0.3 + 0.7 / 10, abs=0.03)
+    assert np.mean(np.array(tumour) & np.array(from_the_case)) == pytest.approx(0.3, abs=0.03)
+
+
+def test_rest_lies_anywhere_in_a_sparse_case():
+    case = _case("sparse", slices=[3])
+    places = _places([case], shares=_shares(rest=1), patch_size=(4, 4, 4))
+    starts = np.bincount([place.start[0] for place in places], minlength=37)
+    assert starts.min() > 0
+    assert len(starts) == 37
+
+
+def test_background_and_unannotated_patches_hold_such_voxels():
+    case = replace(
+        _case("sparse", slices=[3]),
+        other_voxels={"background": np.array([[3, 1, 1]]), "unannotated": np.array([[30, 30, 30]])},
+    )
+    for name, voxels in case.other_voxels.items():
+        places = _places([case], number=100, shares=_shares(**{name: 1}), patch_size=(4, 4, 4))
+        assert all(_holds(place, (4, 4, 4), voxels) for place in places)
+
+
+def test_what_no_case_has_leaves_its_share_to_the_others():
+    cases = [_case("a", slices=[3], classes=False), _case("b", slices=[20, 30])]
+    only_liver = _places(cases, number=100, shares=_shares(liver=1, background=5, unannotated=5))
+    assert {place.case for place in only_liver} == {"b"}
+    nothing = _case("c", slices=[3], classes=False)
+    assert _places([nothing], shares=_shares(tumour=1)) == _places([nothing])
+
+
+@pytest.mark.parametrize("names", [("liver", "rest"), ("rest",), ("tumour",)])
+def test_two_dimensional_patches_with_shares_come_from_annotated_slices_only(names):
+    cases = [_case("a", slices=[3, 30]), _case("b", slices=[7])]
+    shares = _shares(**dict.fromkeys(names, 1))
+    places = _places(cases, patch_size=(1, 16, 16), shares=shares)
+    assert {(place.case, place.start[0]) for place in places} <= {("a", 3), ("a", 30), ("b", 7)}
+
+
+@pytest.mark.parametrize(
+    ("weighting", "expected"), [("uniform", 1 / 2), ("slices", 1 / 10), ("sqrt_slices", 1 / 4)]
+)
+def test_cases_are_drawn_by_the_number_of_their_annotated_slices(weighting, expected):
+    cases = [_case("few", slices=[3, 20]), _case("many", slices=range(1, 37, 2))]
+    for options in ({}, {"shares": _shares(liver=1, rest=1)}):
+        places = _places(cases, case_weighting=weighting, **options)
+        share = np.mean([place.case == "few" for place in places])
+        assert share == pytest.approx(expected, abs=0.03)
+
+
+def test_a_region_stands_for_all_of_its_classes():
+    labels = LabelSchema(
+        classes={"background": 0},
+        regions={"whole": (1, 2), "core": (2,)},
+        regions_class_order=(1, 2),
+    )
+    shares = resolve_shares({"whole": 3, "core": 0, "background": 1}, labels)
+    assert shares == (
+        PatchShare(name="whole", weight=3, values=(1, 2)),
+        PatchShare(name="background", weight=1),
+    )
+
+
+def test_a_share_of_something_unknown_is_refused_with_all_names():
+    with pytest.raises(RequestError, match=r"lung.*liver, tumour, background, unannotated, rest"):
+        resolve_shares({"liver": 1, "lung": 2}, LABELS)
+
+
+@pytest.mark.parametrize("shares", [{}, {"liver": 0}, {"liver": -1, "rest": 2}, {"a": np.nan}])
+def test_shares_must_be_weights(shares):
+    with pytest.raises(RequestError, match="weights"):
+        TrainingConfig(patch_shares=shares)
+
+
+def test_cases_cannot_be_weighted_by_anything():
+    with pytest.raises(RequestError, match="uniform, slices, sqrt_slices"):
+        TrainingConfig(case_weighting="size")
