@@ -1,9 +1,11 @@
 """The flags that choose the recipe of a training, and what they make of it."""
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sparseunet.errors import RequestError
+from sparseunet.training.losses import LOSSES, load_loss
 
 if TYPE_CHECKING:
     from sparseunet.planning.plan import Configuration
@@ -29,6 +31,19 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     )
     recipe.add_argument("--base-features", type=int, help="features at full resolution")
     recipe.add_argument("--learning-rate", type=float, help="at the start (default 0.01)")
+    recipe.add_argument(
+        "--loss",
+        default="dice_ce",
+        metavar="NAME",
+        help=f"{', '.join(LOSSES)}, or package.module:function (default: %(default)s)",
+    )
+    recipe.add_argument(
+        "--class-weights",
+        nargs="+",
+        default=(),
+        metavar="CLASS=WEIGHT",
+        help="weights in the cross-entropy, e.g. background=0.04 tumour=1.4 (default: 1 each)",
+    )
     recipe.add_argument("--seed", type=int, default=0, help="same seed, same weights (default 0)")
 
 
@@ -60,6 +75,7 @@ def recipe_from_arguments(
     """Return the recipe; `planned_iterations` of a plan for a time hold where nothing is given."""
     from sparseunet.training.config import TrainingConfig
 
+    load_loss(arguments.loss)  # a wrong name is refused before anything is written
     if arguments.iterations is not None and arguments.epochs is not None:
         raise RequestError("Give --iterations or --epochs, not both: each sets the whole length.")
     if arguments.time_budget is not None and (arguments.iterations or arguments.epochs):
@@ -77,6 +93,24 @@ def recipe_from_arguments(
         iterations=iterations,
         iterations_per_epoch=per_epoch,
         mirror_axes=tuple(range(configuration.dimensions)),
+        loss=arguments.loss,
+        class_weights=_class_weights(arguments.class_weights),
         seed=arguments.seed,
         **given,
     )
+
+
+def _class_weights(words: Sequence[str]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for word in words:
+        name, _, weight = word.rpartition("=")
+        try:
+            weights[name] = float(weight)
+        except ValueError:
+            name = ""
+        if not name:
+            raise RequestError(
+                f"--class-weights {word!r} is not understood; expected CLASS=WEIGHT, e.g. "
+                "liver=0.25 background=0.04."
+            )
+    return weights
