@@ -51,15 +51,18 @@ def focal(comparison: Comparison) -> Tensor:
 
 
 def top_k(comparison: Comparison) -> Tensor:
-    """Return the mean cross-entropy of the 10 % of annotated voxels that add most to it.
+    """Return the mean cross-entropy of the hardest 10 % of annotated voxels, at least of one.
 
-    At least one voxel; weights count in what a voxel adds. Processes that share a batch choose each
-    among their own voxels.
+    Hardest are those with the largest cross-entropy times trust, so that doubtful labels are not
+    the first to be learnt. Processes that share a batch choose each among their own voxels.
     """
     loss_BZYX, weight_BZYX = _voxel_losses(comparison)
-    num_annotated = int(torch.count_nonzero(weight_BZYX))
-    hardest, places = loss_BZYX.flatten().topk(max(1, num_annotated // _HARDEST), sorted=False)
-    return _ratio(hardest, weight_BZYX.flatten()[places], comparison)
+    counts_BZYX = weight_BZYX > 0
+    hardness_BZYX = loss_BZYX.detach() * comparison.weight_BZYX
+    hardness_BZYX = hardness_BZYX / torch.where(counts_BZYX, weight_BZYX, 1.0)
+    number = max(1, int(torch.count_nonzero(counts_BZYX)) // _HARDEST)
+    places = hardness_BZYX.flatten().topk(number, sorted=False).indices
+    return _ratio(loss_BZYX.flatten()[places], weight_BZYX.flatten()[places], comparison)
 
 
 def dice(comparison: Comparison) -> Tensor:
