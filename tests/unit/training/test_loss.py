@@ -253,9 +253,9 @@ def test_a_loss_of_ones_own_is_named_by_its_path():
 def test_class_weights_name_classes_of_the_dataset():
     assert weights_by_output(CLASSES, {}) is None
     assert weights_by_output(CLASSES, {"background": 0.04, "b": 1.4}) == (0.04, 1.0, 1.4)
-    with pytest.raises(RequestError, match="given for liver; .* are background, a, b"):
+    with pytest.raises(RequestError, match=r"given for liver; .* are background, a, b"):
         weights_by_output(CLASSES, {"liver": 1.0})
-    with pytest.raises(RequestError, match="given for background; .* are whole, core"):
+    with pytest.raises(RequestError, match=r"given for background; .* are whole, core"):
         weights_by_output(REGIONS, {"background": 1.0})
 
 

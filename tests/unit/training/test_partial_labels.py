@@ -151,8 +151,7 @@ def test_a_network_sure_of_a_class_nobody_looked_for_is_left_alone(dimensions, n
     objective = _objective(dimensions, CLASSES, name)
     weight = torch.ones(labels_map.shape)
     pushes = []
-    for known in (LIVER_ONLY[:1], None):
-        known = None if known is None else torch.tensor(known)
+    for known in (torch.tensor(LIVER_ONLY[:1]), None):
         loss = objective.loss(logits, labels_map, weight, known)
         pushes.append(torch.autograd.grad(loss, logits)[0].abs().sum().item())
     assert pushes[0] < 1e-6

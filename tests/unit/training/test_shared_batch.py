@@ -95,8 +95,8 @@ def test_halves_have_value_gradient_and_counts_of_the_whole(name, labels, batch_
     for half in range(2):
         loss = objective(total=processes.hear(half)).loss(*_half(batch, half))
         torch.testing.assert_close(loss, whole)
-        for sum_, gradient in zip(found, torch.autograd.grad(loss, outputs[:2]), strict=True):
-            sum_ += gradient
+        parts = torch.autograd.grad(loss, outputs[:2])
+        found = [one + part for one, part in zip(found, parts, strict=True)]
     assert processes.heard > 0
     for gradient, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-8)
