@@ -55,12 +55,12 @@ def test_a_coarse_voxel_takes_the_majority_of_its_annotated_voxels():
 
 
 def test_a_tie_goes_to_the_label_in_the_middle():
-    labels_map = torch.arange(4).repeat(16 * 16 * 4).reshape(1, 16, 16, 16) % 4
-    middle = int(labels_map[0, 8, 8, 8])
+    labels_map = torch.arange(4).repeat(32**3 // 4).reshape(1, 32, 32, 32)
+    middle = int(labels_map[0, 16, 16, 16])
     for value in range(4):
         shifted = (labels_map - middle + value) % 4
         levels = targets_of_levels(
-            shifted, torch.ones(1, 16, 16, 16), strides=((2, 2, 2),) * 4, num_values=4
+            shifted, torch.ones(1, 32, 32, 32), strides=((2, 2, 2),) * 5, num_values=4
         )
         assert levels[-1][0].item() == value
 
