@@ -10,6 +10,7 @@ line calls the same functions one by one (`sparseunet plan_and_preprocess`, `tra
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparseunet.annotation.annotated_classes import read_annotated_classes
 from sparseunet.data.load import find_scans
 from sparseunet.errors import DatasetError
 from sparseunet.evaluation.evaluate import Scores, evaluate
@@ -63,7 +64,12 @@ def run_pipeline(
 
     folder = workspace.preprocessed_dataset(name)
     preprocess_dataset(
-        dataset, plan=plan, configurations=[configuration], folder=folder, num_workers=2
+        dataset,
+        plan=plan,
+        configurations=[configuration],
+        folder=folder,
+        num_workers=2,
+        annotated_classes=read_annotated_classes(dataset),
     )
     store = CaseStore(folder / configuration.data_identifier)
     run_folder = train_on_all_cases(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparseunet.annotation.annotated_classes import read_annotated_classes
 from sparseunet.annotation.annotation_record import (
     AnnotationRecord,
     AnnotationRecords,
@@ -84,6 +85,7 @@ def write_sparse_copy(
 
     Raises:
         RequestError: The folder exists, no case has labels, or a label map cannot be read.
+        DatasetError: The dataset's own `annotation.json` names classes that it does not have.
     """
     labelled = [case for case in dataset.cases if case.label is not None]
     problems = []
@@ -101,6 +103,7 @@ def write_sparse_copy(
     if problems:
         raise RequestError("Annotation cannot be simulated: " + "; ".join(problems) + ".")
     ignore = ignore_value(dataset.labels)
+    some_classes = read_annotated_classes(dataset)
     with appearing_folder(folder) as new:
         link_images(dataset.cases, new / "imagesTr", file_ending=dataset.file_ending)
         for name in ("imagesTs", "labelsTs"):
@@ -108,7 +111,9 @@ def write_sparse_copy(
         (new / "labelsTr").mkdir()
 
         def hide(case: Case) -> tuple[AnnotationRecord, int, int]:
-            return _write_case(case, dataset, sparsify=sparsify, ignore=ignore, new=new)
+            record, *counts = _write_case(case, dataset, sparsify=sparsify, ignore=ignore, new=new)
+            classes = some_classes.get(case.name, record.annotated_classes)
+            return replace(record, annotated_classes=classes), counts[0], counts[1]
 
         with ThreadPoolExecutor(num_workers) as pool:
             hidden = list(

@@ -99,20 +99,27 @@ def preprocess_configurations(
 
     Raises:
         RequestError: The plan does not have one of the configurations.
-        DatasetError: Some cases failed; the others are done.
+        DatasetError: Some cases failed, and the others are done; or annotation.json is wrong.
     """
+    from sparseunet.annotation.annotated_classes import read_annotated_classes
     from sparseunet.artifacts import write_json
     from sparseunet.preprocessing.dataset import preprocess_dataset
     from sparseunet.progress import format_duration
 
     configurations = _choose(plan, names)
+    annotated_classes = read_annotated_classes(dataset)
     folder = workspace.preprocessed_dataset(dataset.name)
     write_json(folder / DATASET_JSON, dataset.description)
     _write_splits(folder / SPLITS_JSON, dataset)
     _link_ground_truth(folder / GROUND_TRUTH, dataset)
     start = time.monotonic()
     summaries = preprocess_dataset(
-        dataset, plan=plan, configurations=configurations, folder=folder, num_workers=num_workers
+        dataset,
+        plan=plan,
+        configurations=configurations,
+        folder=folder,
+        num_workers=num_workers,
+        annotated_classes=annotated_classes,
     )
     for configuration, summary in zip(configurations, summaries, strict=True):
         print(_describe(summary, dataset))
@@ -135,6 +142,8 @@ def _choose(plan: "Plan", names: Sequence[str] | None) -> list["Configuration"]:
 def _describe(summary: "PreprocessingSummary", dataset: "Dataset") -> str:
     unchanged = f", {summary.num_unchanged} unchanged" if summary.num_unchanged else ""
     text = f"{dataset.name} {summary.configuration}: {summary.num_cases} cases{unchanged}"
+    if summary.num_partly_annotated_cases:
+        text += f", {summary.num_partly_annotated_cases} annotated for some classes only"
     if summary.num_dense_cases == summary.num_cases:
         return f"{text}, all annotated densely"
     before, after = (

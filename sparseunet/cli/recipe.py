@@ -1,9 +1,11 @@
 """The flags that choose the recipe of a training, and what they make of it."""
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sparseunet.errors import RequestError
+from sparseunet.training.losses import LOSSES, load_loss
 
 if TYPE_CHECKING:
     from sparseunet.planning.plan import Configuration
@@ -42,6 +44,19 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         default="uniform",
         help="draw cases alike, or by the number of their annotated slices (default uniform)",
     )
+    recipe.add_argument(
+        "--loss",
+        default="dice_ce",
+        metavar="NAME",
+        help=f"{', '.join(LOSSES)}, or package.module:function (default: %(default)s)",
+    )
+    recipe.add_argument(
+        "--class-weights",
+        nargs="+",
+        default=(),
+        metavar="CLASS=WEIGHT",
+        help="weights in the cross-entropy, e.g. background=0.04 tumour=1.4 (default: 1 each)",
+    )
     recipe.add_argument("--seed", type=int, default=0, help="same seed, same weights (default 0)")
 
 
@@ -73,6 +88,7 @@ def recipe_from_arguments(
     """Return the recipe; `planned_iterations` of a plan for a time hold where nothing is given."""
     from sparseunet.training.config import TrainingConfig
 
+    load_loss(arguments.loss)  # a wrong name is refused before anything is written
     if arguments.iterations is not None and arguments.epochs is not None:
         raise RequestError("Give --iterations or --epochs, not both: each sets the whole length.")
     if arguments.time_budget is not None and (arguments.iterations or arguments.epochs):
@@ -90,6 +106,8 @@ def recipe_from_arguments(
         iterations=iterations,
         iterations_per_epoch=per_epoch,
         mirror_axes=tuple(range(configuration.dimensions)),
+        loss=arguments.loss,
+        class_weights=_weights("--class-weights", arguments.class_weights),
         seed=arguments.seed,
         patch_shares=_patch_shares(arguments.patch_shares),
         case_weighting=arguments.case_weighting,
@@ -97,18 +115,23 @@ def recipe_from_arguments(
     )
 
 
-def _patch_shares(words: list[str] | None) -> dict[str, float] | None:
-    if words is None:
-        return None
-    shares: dict[str, float] = {}
+def _patch_shares(words: Sequence[str] | None) -> dict[str, float] | None:
+    return None if words is None else _weights("--patch-shares", words)
+
+
+def _weights(flag: str, words: Sequence[str]) -> dict[str, float]:
+    """Return weights by name from words such as liver=0.25."""
+    weights: dict[str, float] = {}
     for word in words:
         name, _, weight = word.rpartition("=")
         try:
-            shares[name] = float(weight)
+            value = float(weight)
         except ValueError:
-            name = ""
-        if not name:
+            name, value = "", 0.0
+        if not name or name in weights:
             raise RequestError(
-                f"--patch-shares takes NAME=WEIGHT, e.g. liver=50 rest=50; found {word!r}."
+                f"{flag} takes NAME=WEIGHT once for each name, e.g. liver=0.25 background=0.04; "
+                f"found {' '.join(words)}."
             )
-    return shares
+        weights[name] = value
+    return weights

@@ -221,9 +221,11 @@ def _train(request: _Request, arguments: argparse.Namespace, folder: Path) -> No
     from sparseunet.networks.device import DTYPE_NAMES
     from sparseunet.report.figures import draw_training_curves
     from sparseunet.training.fit import fit
+    from sparseunet.training.losses.comparison import weights_by_output
     from sparseunet.training.record import read_run, require_same_run, write_run
 
     labels = parse_labels(request.dataset_json)
+    weights_by_output(labels, request.config.class_weights)  # refuses classes there are none of
     if (folder / RUN_JSON).is_file():
         description, configuration, config = read_run(folder)
         require_same_run(description, request.identity, folder)

@@ -43,6 +43,13 @@ class LabelSchema:
         return tuple(value for value in self.values if value != 0)
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """Name of each channel the network predicts: regions, or classes by value."""
+        if self.has_regions:
+            return tuple(self.regions)
+        return tuple(sorted(self.classes, key=self.classes.__getitem__))
+
+    @property
     def num_outputs(self) -> int:
         """Number of channels the network predicts: regions, or classes with background."""
         return len(self.regions) if self.has_regions else len(self.classes)

@@ -1,7 +1,7 @@
 """Preprocess all cases of a dataset for some configurations."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -17,6 +17,7 @@ from sparseunet.data.labels import LabelSchema
 from sparseunet.data.provenance import read_case_annotation
 from sparseunet.errors import DatasetError, Problem, RequestError, Severity
 from sparseunet.planning.plan import Configuration, Plan
+from sparseunet.preprocessing.annotated_outputs import annotated_outputs, require_only_annotated
 from sparseunet.preprocessing.blas import one_blas_thread
 from sparseunet.preprocessing.case import crop_image, preprocess_annotation, preprocess_image
 from sparseunet.preprocessing.manifest import (
@@ -54,6 +55,8 @@ class PreprocessingSummary:
     """The same on the network's grid."""
     annotated_share: float
     """Annotated voxels of all voxels, on the network's grid; 0 without labels."""
+    num_partly_annotated_cases: int
+    """Cases in which not every class was looked for."""
 
 
 def preprocess_dataset(
@@ -63,6 +66,7 @@ def preprocess_dataset(
     configurations: Sequence[Configuration],
     folder: Path,
     num_workers: int,
+    annotated_classes: Mapping[str, Sequence[str]] | None = None,
 ) -> list[PreprocessingSummary]:
     """Write every training case for some configurations, skipping what is up to date.
 
@@ -76,6 +80,7 @@ def preprocess_dataset(
         configurations: Some of the plan's.
         folder: Gets a `CaseStore` per configuration, named by its `data_identifier`.
         num_workers: Cases in memory at the same time, one per process; at least 1.
+        annotated_classes: By case the classes that were looked for, where those were not all.
 
     Returns:
         Per configuration counts over all cases, those that were skipped included.
@@ -93,7 +98,9 @@ def preprocess_dataset(
             logger.warning("%s is not in %s; removed from %s", name, dataset.name, target.folder)
             remove_case(target.folder, name)
     work = partial(_preprocess_one, labels=dataset.labels, plan=plan, targets=targets)
-    results = map_in_processes(work, dataset.cases, num_workers=num_workers)
+    some = annotated_classes or {}
+    items = [(case, some.get(case.name)) for case in dataset.cases]
+    results = map_in_processes(work, items, num_workers=num_workers)
     label = "preprocess " + ", ".join(configuration.name for configuration in configurations)
     outcomes: list[list[_Outcome]] = []
     problems: list[Problem] = []
@@ -173,12 +180,18 @@ class _State:
 
 
 def _preprocess_one(
-    case: Case, *, labels: LabelSchema, plan: Plan, targets: Sequence[_Target]
+    item: tuple[Case, Sequence[str] | None],
+    *,
+    labels: LabelSchema,
+    plan: Plan,
+    targets: Sequence[_Target],
 ) -> list[_Outcome] | tuple[Problem, ...]:
     """Return one outcome per target, or what is wrong with the case."""
+    case, classes = item
+    outputs = None if classes is None else annotated_outputs(labels, classes)
     try:
         with one_blas_thread():
-            return _preprocess_files(case, labels, plan, targets)
+            return _preprocess_files(case, labels, plan, targets, outputs)
     except DatasetError as error:
         return tuple(replace(problem, case=problem.case or case.name) for problem in error.problems)
     except (RequestError, ValueError, OSError, MemoryError) as error:
@@ -186,9 +199,13 @@ def _preprocess_one(
 
 
 def _preprocess_files(
-    case: Case, labels: LabelSchema, plan: Plan, targets: Sequence[_Target]
+    case: Case,
+    labels: LabelSchema,
+    plan: Plan,
+    targets: Sequence[_Target],
+    outputs: tuple[bool, ...] | None,
 ) -> list[_Outcome]:
-    states = _states(case, targets)
+    states = _states(case, targets, outputs)
     manifests = [state.manifest for state in states]
     if all(state.is_current for state in states):
         return [_Outcome(manifest=item, unchanged=True) for item in manifests if item is not None]
@@ -200,6 +217,8 @@ def _preprocess_files(
         cropped = crop_image(image, transpose_forward=plan.transpose_forward)
     assert known is not None
     annotation = _read_annotation(case, labels, known)
+    if annotation is not None and outputs is not None:
+        require_only_annotated(case, annotation, labels, outputs)
     slices_before = _count_slices(annotation, plan.transpose_forward)
     outcomes = []
     for target, state in zip(targets, states, strict=True):
@@ -216,6 +235,7 @@ def _preprocess_files(
                 patch_size=target.configuration.patch_size,
                 annotation_input_hash=state.annotation_input_hash,
                 annotated_slices_before=slices_before,
+                annotated_outputs=outputs,
             )
             outcomes.append(_Outcome(manifest=manifest, unchanged=False))
         else:
@@ -233,14 +253,19 @@ def _preprocess_files(
                 image_input_hash=state.image_input_hash,
                 annotation_input_hash=state.annotation_input_hash,
                 annotated_slices_before=slices_before,
+                annotated_outputs=outputs,
             )
             outcomes.append(_Outcome(manifest=manifest, unchanged=False))
     return outcomes
 
 
-def _states(case: Case, targets: Sequence[_Target]) -> list[_State]:
+def _states(
+    case: Case, targets: Sequence[_Target], outputs: tuple[bool, ...] | None
+) -> list[_State]:
     image_files = [hash_file(path) for path in case.images]
     label_files = [[path.parent.name, hash_file(path)] for path in case.label_files]
+    # Where every class was looked for, the hash is what it was before there were other cases.
+    some_classes = [] if outputs is None else [outputs]
     states = []
     for target in targets:
         image_input_hash = hash_content([target.image_settings, image_files])
@@ -248,7 +273,7 @@ def _states(case: Case, targets: Sequence[_Target]) -> list[_State]:
             _State(
                 image_input_hash=image_input_hash,
                 annotation_input_hash=hash_content(
-                    [target.annotation_settings, image_input_hash, label_files]
+                    [target.annotation_settings, image_input_hash, label_files, *some_classes]
                 ),
                 manifest=_up_to_date(target.folder, case.name, image_input_hash),
             )
@@ -313,6 +338,7 @@ def _summarise(configuration: str, outcomes: list[_Outcome]) -> PreprocessingSum
         num_unchanged=sum(outcome.unchanged for outcome in outcomes),
         num_annotated_cases=sum(item.num_annotated_voxels > 0 for item in manifests),
         num_dense_cases=sum(item.is_dense for item in manifests),
+        num_partly_annotated_cases=sum(item.annotated_outputs is not None for item in manifests),
         annotated_slices_before=(before[0], before[1], before[2]),
         annotated_slices_after=(after[0], after[1], after[2]),
         annotated_share=num_annotated / num_voxels if num_voxels else 0.0,

@@ -65,6 +65,9 @@ class Manifest:
     """SHA-256 of the arrays image and inside."""
     annotation_hash: str
     """SHA-256 of the arrays labels, source and confidence."""
+    annotated_outputs: tuple[bool, ...] | None = None
+    """For each output channel of a network (`LabelSchema.output_names`) whether its class or region
+    was looked for in the case. None: all."""
 
     @property
     def slice_axis(self) -> int:

@@ -70,9 +70,8 @@ class CaseStore:
         return self._manifests[case]
 
     def content_hash(self) -> str:
-        """Return a SHA-256 over names and arrays of all cases."""
-        manifests = [self.manifest(case) for case in self.cases]
-        return hash_content([[m.case, m.image_hash, m.annotation_hash] for m in manifests])
+        """Return a SHA-256 over names, arrays and annotated classes of all cases."""
+        return hash_content([_content(self.manifest(case)) for case in self.cases])
 
     def read(self, case: str) -> PreprocessedCase:
         """Return the whole case as it was written.
@@ -182,6 +181,13 @@ class CaseStore:
                 }
         except (OSError, ValueError) as error:
             raise _damaged(path, case, error) from None
+
+
+def _content(manifest: Manifest) -> list[object]:
+    content: list[object] = [manifest.case, manifest.image_hash, manifest.annotation_hash]
+    if manifest.annotated_outputs is not None:  # else the hash is what it was before there was this
+        content.append(manifest.annotated_outputs)
+    return content
 
 
 def _damaged(path: Path, case: str, error: Exception) -> UnreadableFileError:

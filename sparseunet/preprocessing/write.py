@@ -41,6 +41,7 @@ def write_case(
     image_input_hash: str = "",
     annotation_input_hash: str = "",
     annotated_slices_before: tuple[int, int, int] = (0, 0, 0),
+    annotated_outputs: tuple[bool, ...] | None = None,
 ) -> Manifest:
     """Write one case so that patches can be read without reading the whole.
 
@@ -54,6 +55,7 @@ def write_case(
         image_input_hash: Identifies what the image was made from, to know when it is out of date.
         annotation_input_hash: The same of the annotation.
         annotated_slices_before: Number of annotated slices across each axis before resampling.
+        annotated_outputs: As in `Manifest`.
     """
     with _writing(folder) as temporary:
         images = {"image": case.image_CZYX, "inside": case.inside_ZYX}
@@ -70,6 +72,7 @@ def write_case(
             annotation_input_hash=annotation_input_hash,
             image_hash=image_hash,
             annotated_slices_before=annotated_slices_before,
+            annotated_outputs=annotated_outputs,
             **_NO_ANNOTATION,
         )
         manifest = _add_annotation(temporary, manifest, case.annotation, patch_size)
@@ -85,6 +88,7 @@ def write_annotation(
     patch_size: tuple[int, ...],
     annotation_input_hash: str = "",
     annotated_slices_before: tuple[int, int, int] = (0, 0, 0),
+    annotated_outputs: tuple[bool, ...] | None = None,
 ) -> Manifest:
     """Replace the annotation of a case that `write_case` wrote; the image stays as it is.
 
@@ -95,6 +99,7 @@ def write_annotation(
         patch_size: As in `write_case`.
         annotation_input_hash: As in `write_case`.
         annotated_slices_before: As in `write_case`.
+        annotated_outputs: As in `Manifest`.
     """
     with _writing(folder) as temporary:
         kept = {key: manifest.arrays[key] for key in IMAGE_ARRAYS}
@@ -103,6 +108,7 @@ def write_annotation(
             arrays=kept,
             annotation_input_hash=annotation_input_hash,
             annotated_slices_before=annotated_slices_before,
+            annotated_outputs=annotated_outputs,
             **_NO_ANNOTATION,
         )
         manifest = _add_annotation(temporary, manifest, annotation, patch_size)

@@ -31,6 +31,11 @@ class TrainingConfig:
     must hold a voxel of it. In place of `foreground_share`; None for nnU-Net's rule."""
     case_weighting: str = "uniform"
     """How often each case is drawn: `uniform` (nnU-Net's rule), `slices` or `sqrt_slices`."""
+    loss: str = "dice_ce"
+    """Key of `sparseunet.training.losses.LOSSES`, or `package.module:function`."""
+    class_weights: dict[str, float] = field(default_factory=dict)
+    """Weight of a class, background included, or of a region in the cross-entropy; others have
+    1."""
     batch_dice: bool | None = None
     """None: the plan's choice where every case is dense, else True, because a class is missing from
     most small sets of annotated slices."""
@@ -48,6 +53,14 @@ class TrainingConfig:
                 raise RequestError(f"{name} must be at least 1, found {getattr(self, name)}.")
         if self.seed < 0:
             raise RequestError(f"The seed must be 0 or more, found {self.seed}.")
+        for name, weight in self.class_weights.items():
+            if not 0 <= weight < math.inf:
+                raise RequestError(f"The weight of class {name} must be 0 or more, found {weight}.")
+        if self.class_weights and self.loss == "dice":
+            raise RequestError(
+                "Class weights act on the cross-entropy, and the loss dice has none; leave them "
+                "out or choose dice_ce."
+            )
         if not self.learning_rate > 0:
             raise RequestError(f"The learning rate must be positive, found {self.learning_rate}.")
         weights = None if self.patch_shares is None else self.patch_shares.values()

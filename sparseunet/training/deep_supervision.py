@@ -1,6 +1,7 @@
 """Targets and weights for the lower-resolution outputs of a network."""
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -19,9 +20,13 @@ def level_weights(num_levels: int) -> tuple[float, ...]:
     return tuple(weight / sum(weights) for weight in weights)
 
 
-def downsample_targets(
-    labels_BZYX: Tensor, weight_BZYX: Tensor, *, factor: Sequence[int], num_values: int
-) -> tuple[Tensor, Tensor]:
+def targets_of_levels(
+    labels_BZYX: Tensor,
+    weight_BZYX: Tensor,
+    *,
+    strides: Sequence[Sequence[int]],
+    num_values: int,
+) -> list[tuple[Tensor, Tensor]]:
     """Shrink labels and weights by whole factors so that no annotated voxel is lost.
 
     A coarse voxel takes the label with the largest weight among the annotated voxels it covers (a
@@ -32,28 +37,66 @@ def downsample_targets(
     Args:
         labels_BZYX: int64 class indices (or B, Y, X).
         weight_BZYX: float32 weights; 0 is unannotated.
-        factor: Whole factor per spatial axis; axes must be divisible by it.
+        strides: Per level the whole factor between it and the level before, for each spatial axis;
+            the first level's is between it and the labels. Axes must be divisible.
         num_values: Labels are 0 ... num_values - 1.
 
     Returns:
-        Labels (int64) and weights (float32) of the coarse grid.
+        Labels (int64) and weights (float32) on the grid of each level.
     """
-    factor = tuple(factor)
-    if all(step == 1 for step in factor):
-        return labels_BZYX, weight_BZYX
-    average, maximum = {
-        2: (functional.avg_pool2d, functional.max_pool2d),
-        3: (functional.avg_pool3d, functional.max_pool3d),
-    }[len(factor)]
+    levels = []
+    factor = (1,) * (labels_BZYX.ndim - 1)
+    votes_BVZYX: Tensor | None = None
+    level_labels, level_weight = labels_BZYX, weight_BZYX
+    for stride in strides:
+        if any(step > 1 for step in stride):
+            factor = tuple(before * step for before, step in zip(factor, stride, strict=True))
+            votes_BVZYX = (
+                _count_votes(labels_BZYX, weight_BZYX, stride, num_values)
+                if votes_BVZYX is None
+                else _sum_blocks(votes_BVZYX, stride)
+            )
+            level_weight = _largest_in_blocks(level_weight, stride)
+            level_labels = _elect(votes_BVZYX, labels_BZYX, weight_BZYX, factor)
+        levels.append((level_labels, level_weight))
+    return levels
+
+
+def _count_votes(
+    labels_BZYX: Tensor, weight_BZYX: Tensor, stride: Sequence[int], num_values: int
+) -> Tensor:
+    """Return the summed weight of each label in each block, value by value to save memory."""
+    return torch.cat(
+        [
+            _sum_blocks(((labels_BZYX == value) * weight_BZYX).unsqueeze(1), stride)
+            for value in range(num_values)
+        ],
+        dim=1,
+    )
+
+
+def _sum_blocks(values_BVZYX: Tensor, stride: Sequence[int]) -> Tensor:
+    average = {2: functional.avg_pool2d, 3: functional.avg_pool3d}[len(stride)]
+    summed: Tensor = average(values_BVZYX, tuple(stride), divisor_override=1)
+    return summed
+
+
+def _largest_in_blocks(weight_BZYX: Tensor, stride: Sequence[int]) -> Tensor:
+    largest = {2: functional.max_pool2d, 3: functional.max_pool3d}[len(stride)]
+    return largest(weight_BZYX.unsqueeze(1), tuple(stride)).squeeze(1)
+
+
+def _elect(
+    votes_BVZYX: Tensor, labels_BZYX: Tensor, weight_BZYX: Tensor, factor: tuple[int, ...]
+) -> Tensor:
+    """Return the label with most votes in each block."""
     middle = (slice(None), *(slice(step // 2, None, step) for step in factor))
-    labels_middle, weight_middle = labels_BZYX[middle], weight_BZYX[middle]
-    best_score = torch.full(labels_middle.shape, -1.0, device=weight_BZYX.device)
+    labels_middle, casting_vote = labels_BZYX[middle], 1e-4 * prod(factor) * weight_BZYX[middle]
     best_label = torch.zeros_like(labels_middle)
-    for value in range(num_values):
-        votes = torch.where(labels_BZYX == value, weight_BZYX, 0.0)
-        score = average(votes.unsqueeze(1), factor).squeeze(1)
-        score = score + 1e-4 * weight_middle * (labels_middle == value)
+    best_score = votes_BVZYX[:, 0] + (labels_middle == 0) * casting_vote
+    for value in range(1, votes_BVZYX.shape[1]):
+        score = votes_BVZYX[:, value] + (labels_middle == value) * casting_vote
         better = score > best_score
-        best_score = torch.where(better, score, best_score)
-        best_label = torch.where(better, value, best_label)
-    return best_label, maximum(weight_BZYX.unsqueeze(1), factor).squeeze(1)
+        best_score = torch.maximum(score, best_score)
+        best_label.masked_fill_(better, value)
+    return best_label

@@ -30,6 +30,8 @@ from sparseunet.training.loader import (
     load_batches,
     summarise_cases,
 )
+from sparseunet.training.losses import load_loss
+from sparseunet.training.losses.comparison import weights_by_output
 from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import learning_rate_at, new_optimizer
 from sparseunet.training.sampling import CaseSummary, resolve_shares
@@ -79,8 +81,9 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
         The file of the final weights.
 
     Raises:
-        RequestError: No training case has any annotation, or the configuration has a previous
-            stage and its predictions are not given (or the reverse).
+        RequestError: No training case has any annotation, there is no such loss or class to weigh,
+            or the configuration has a previous stage and its predictions are not given (or the
+            reverse).
         SparseUNetError: The loss stopped being a number.
     """
     _check_previous_stage(configuration, previous_stage)
@@ -195,8 +198,8 @@ def _validate(
         with autocast(hardware.device, hardware.dtype):
             # In training mode, which gives all levels; instance norm has no running statistics.
             outputs = state.network(moved.image_BCZYX)
-        loss = objective.loss(outputs, moved.labels_BZYX, moved.weight_BZYX)
-        counts = objective.counts(outputs, moved.labels_BZYX, moved.weight_BZYX)
+        known = moved.labels_BZYX, moved.weight_BZYX, moved.annotated_BK
+        loss, counts = objective.loss(outputs, *known), objective.counts(outputs, *known)
         tally.add(float(loss), counts, batch)
     return {
         "val_loss": tally.mean_loss,
@@ -216,6 +219,8 @@ def _objective(
         labels=labels,
         strides=configuration.network.strides,
         batch_dice=(configuration.batch_dice if dense else True) if chosen is None else chosen,
+        compare=load_loss(config.loss),
+        class_weights=weights_by_output(labels, config.class_weights),
     )
 
 

@@ -35,6 +35,9 @@ class Batch:
     """int64 label values."""
     weight_BZYX: Tensor
     """float32 in [0, 1]; 0 is unannotated."""
+    annotated_BK: Tensor | None = None
+    """bool, whether the class or region of each output channel was looked for in the case of each
+    patch. None: all in all cases."""
 
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory (called by torch's loader for CUDA)."""
@@ -49,6 +52,7 @@ class Batch:
             image_BCZYX=change(self.image_BCZYX),
             labels_BZYX=change(self.labels_BZYX),
             weight_BZYX=change(self.weight_BZYX),
+            annotated_BK=None if self.annotated_BK is None else change(self.annotated_BK),
         )
 
 
@@ -115,6 +119,7 @@ class BatchDataset(Dataset[Batch]):
             image_BCZYX=torch.stack([image for image, _ in patches]).contiguous(),
             labels_BZYX=target_BCZYX[:, 0].to(torch.int64),
             weight_BZYX=target_BCZYX[:, 1].contiguous(),
+            annotated_BK=_annotated_outputs(self.store, [place.case for place in places]),
         )
 
     def _rng(self, step: int) -> np.random.Generator:
@@ -196,6 +201,14 @@ def read_padded(
     if previous_stage is not None:
         target_CZYX[3, z, y, x] = previous_stage.read_patch(case, *box)
     return image_CZYX, target_CZYX
+
+
+def _annotated_outputs(store: CaseStore, cases: Sequence[str]) -> Tensor | None:
+    known = [store.manifest(case).annotated_outputs for case in cases]
+    num_outputs = max(0 if outputs is None else len(outputs) for outputs in known)
+    if num_outputs == 0:
+        return None
+    return torch.tensor([(True,) * num_outputs if row is None else row for row in known])
 
 
 def load_batches(

@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from sparseunet.data.labels import LabelSchema
-from sparseunet.training.deep_supervision import downsample_targets, level_weights
-from sparseunet.training.loss import dice_binary_cross_entropy, dice_cross_entropy, region_targets
+from sparseunet.training.deep_supervision import level_weights, targets_of_levels
+from sparseunet.training.losses.comparison import (
+    Comparison,
+    Loss,
+    Total,
+    merge_unannotated,
+    only_here,
+    region_targets,
+)
+from sparseunet.training.losses.named import dice_cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,9 +27,20 @@ class Objective:
     strides: tuple[tuple[int, ...], ...]
     """Strides of the network's stages: they say how the outputs' grids relate."""
     batch_dice: bool
+    compare: Loss = dice_cross_entropy
+    """The loss of one level."""
+    class_weights: tuple[float, ...] | None = None
+    """Weight of each output channel in the cross-entropy; None for 1 each."""
+    total: Total = only_here
+    """Sums a vector over all processes that share a batch. Every sum that something is divided by,
+    and every count, goes through it, in the same order in every process."""
 
     def loss(
-        self, outputs: Tensor | Sequence[Tensor], labels_BZYX: Tensor, weight_BZYX: Tensor
+        self,
+        outputs: Tensor | Sequence[Tensor],
+        labels_BZYX: Tensor,
+        weight_BZYX: Tensor,
+        annotated_BK: Tensor | None = None,
     ) -> Tensor:
         """Return the weighted sum of the loss at every level.
 
@@ -30,50 +48,64 @@ class Objective:
             outputs: Logits (B, K, Z, Y, X), highest resolution first; or the highest only.
             labels_BZYX: int64 label values at full resolution.
             weight_BZYX: float32; 0 is unannotated.
+            annotated_BK: bool, whether the class of each channel was looked for in the case. None:
+                all in all cases.
         """
         levels = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-        factors = accumulate(self.strides, _multiply)
+        shares = [share for share in level_weights(len(levels)) if share > 0]
+        targets = targets_of_levels(
+            labels_BZYX,
+            weight_BZYX,
+            strides=self.strides[: len(shares)],
+            num_values=max(self.labels.values) + 1,
+        )
         total = levels[0].new_zeros((), dtype=torch.float32)
-        for logits, factor, level_weight in zip(
-            levels, factors, level_weights(len(levels)), strict=False
-        ):
-            if level_weight > 0:
-                labels, weight = downsample_targets(
-                    labels_BZYX,
-                    weight_BZYX,
-                    factor=factor,
-                    num_values=max(self.labels.values) + 1,
-                )
-                total = total + level_weight * self._level_loss(logits.float(), labels, weight)
+        for logits, share, (labels, weight) in zip(levels, shares, targets, strict=False):
+            comparison = self._comparison(logits.float(), labels, weight, annotated_BK)
+            total = total + share * self.compare(comparison)
         return total
 
     @torch.no_grad()
     def counts(
-        self, outputs: Tensor | Sequence[Tensor], labels_BZYX: Tensor, weight_BZYX: Tensor
+        self,
+        outputs: Tensor | Sequence[Tensor],
+        labels_BZYX: Tensor,
+        weight_BZYX: Tensor,
+        annotated_BK: Tensor | None = None,
     ) -> Tensor:
-        """Return (classes, 3) counts of true positive, false positive, false negative voxels."""
+        """Return (classes, 3) counts of true positive, false positive, false negative voxels.
+
+        A case counts for the classes that were looked for in it.
+        """
         logits_BKZYX = outputs if isinstance(outputs, Tensor) else outputs[0]
-        annotated_BZYX = weight_BZYX > 0
+        foreground = tuple(self.labels.foreground.values())
+        valid = (weight_BZYX > 0).unsqueeze(1)
+        if annotated_BK is not None:
+            looked_for_BK = annotated_BK
+            if not self.labels.has_regions:
+                looked_for_BK = annotated_BK[:, [value for (value,) in foreground]]
+            space = (1,) * (logits_BKZYX.ndim - 2)
+            valid = valid & looked_for_BK.view(*looked_for_BK.shape, *space)
         if self.labels.has_regions:
             predicted = logits_BKZYX > 0
+            target = region_targets(labels_BZYX, foreground, dtype=torch.bool)
         else:
-            winner_BZYX = logits_BKZYX.argmax(dim=1)
-            predicted = torch.stack(
-                [winner_BZYX == value for (value,) in self.labels.foreground.values()], dim=1
-            )
-        target = region_targets(
-            labels_BZYX, tuple(self.labels.foreground.values()), dtype=torch.bool
-        )
-        space = (0, *range(2, logits_BKZYX.ndim))
-        valid = annotated_BZYX.unsqueeze(1)
-        return torch.stack(
+            # torch finds a maximum's place many times faster together with its value.
+            winner_BZYX = logits_BKZYX.max(dim=1).indices
+            predicted = torch.stack([winner_BZYX == value for (value,) in foreground], dim=1)
+            target = torch.stack([labels_BZYX == value for (value,) in foreground], dim=1)
+        summed = (0, *range(2, logits_BKZYX.ndim))
+        hit = predicted & target & valid
+        counts = torch.stack(
             [
-                (valid & predicted & target).sum(space),
-                (valid & predicted & ~target).sum(space),
-                (valid & ~predicted & target).sum(space),
+                torch.count_nonzero(hit, summed),
+                torch.count_nonzero(predicted & valid, summed),
+                torch.count_nonzero(target & valid, summed),
             ],
             dim=1,
-        ).cpu()
+        )
+        counts[:, 1:] -= counts[:, :1]
+        return self.total(counts).cpu()
 
     def pseudo_dice(self, counts: Tensor | None) -> dict[str, float | None]:
         """Return Dice per class from pooled counts; None for a class that never occurred."""
@@ -84,12 +116,21 @@ class Objective:
             scores[name] = 2 * hit / total if total else None
         return scores
 
-    def _level_loss(self, logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    def _comparison(
+        self, logits: Tensor, labels: Tensor, weight: Tensor, annotated_BK: Tensor | None
+    ) -> Comparison:
+        in_region = None
         if self.labels.has_regions:
-            target = region_targets(labels, tuple(self.labels.regions.values()))
-            return dice_binary_cross_entropy(logits, target, weight, batch_dice=self.batch_dice)
-        return dice_cross_entropy(logits, labels, weight, batch_dice=self.batch_dice)
-
-
-def _multiply(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(one * other for one, other in zip(left, right, strict=True))
+            in_region = region_targets(labels, tuple(self.labels.regions.values()))
+        elif annotated_BK is not None:
+            logits, labels = merge_unannotated(logits, labels, annotated_BK)
+        return Comparison(
+            logits_BKZYX=logits,
+            labels_BZYX=labels,
+            weight_BZYX=weight,
+            annotated_BK=annotated_BK,
+            in_region_BKZYX=in_region,
+            class_weights=self.class_weights,
+            batch_dice=self.batch_dice,
+            total=self.total,
+        )

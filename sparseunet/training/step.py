@@ -49,7 +49,7 @@ def train_step(
     state.optimizer.zero_grad(set_to_none=True)
     with autocast(hardware.device, hardware.dtype):
         outputs = state.network(batch.image_BCZYX)
-    loss = objective.loss(outputs, batch.labels_BZYX, batch.weight_BZYX)
+    loss = objective.loss(outputs, batch.labels_BZYX, batch.weight_BZYX, batch.annotated_BK)
     value = float(loss.detach())
     if not math.isfinite(value):
         raise SparseUNetError(
@@ -62,4 +62,5 @@ def train_step(
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.step += 1
-    return value, objective.counts(outputs, batch.labels_BZYX, batch.weight_BZYX)
+    counts = objective.counts(outputs, batch.labels_BZYX, batch.weight_BZYX, batch.annotated_BK)
+    return value, counts

@@ -12,6 +12,7 @@ import argparse
 import resource
 import time
 import tracemalloc
+from importlib import import_module
 
 import numpy as np
 from scipy import ndimage
@@ -65,16 +66,14 @@ def main() -> None:
 
 def warm_up_itk() -> None:
     """Use the filter once, so that its lazy imports are not counted."""
-    import itk
-
+    itk = import_module("itk")
     small = itk.image_from_array(np.zeros((3, 8, 8), np.uint8))
     itk.MorphologicalContourInterpolator[type(small)].New(small).Update()
 
 
 def time_itk(given_ZYX: np.ndarray, labels_ZYX: np.ndarray) -> None:
     """Print the line of ITK's filter with its default settings."""
-    import itk
-
+    itk = import_module("itk")
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     volume = itk.image_from_array(np.ascontiguousarray(given_ZYX))

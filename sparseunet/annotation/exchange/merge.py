@@ -54,6 +54,8 @@ def merge_records(
 ) -> AnnotationRecord:
     """Return the record of a merged annotation: all slices of both, empty ones looked up again.
 
+    A class counts as looked for if it was in both, as a record speaks for all slices of a case.
+
     Args:
         earlier: Of what was there before; None if nobody recorded it.
         new: Of the new round.
@@ -68,7 +70,10 @@ def merge_records(
         view_of(merged.labels_ZYX, axis=axis, annotated=sorted(indices))
         for axis, indices in slices.items()
     ]
-    return replace(record_of(views, classes=new.annotated_classes), minutes=minutes)
+    classes = new.annotated_classes
+    if earlier is not None:
+        classes = tuple(name for name in classes if name in earlier.annotated_classes)
+    return replace(record_of(views, classes=classes), minutes=minutes)
 
 
 def view_of(labels_ZYX: np.ndarray, *, axis: int, annotated: Sequence[int]) -> AnnotatedView:

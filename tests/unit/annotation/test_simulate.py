@@ -7,7 +7,12 @@ import SimpleITK
 from phantoms import blobs, box, intensities
 
 from sparseunet.annotation.allocation import count_for_density
-from sparseunet.annotation.annotation_record import read_annotation_records
+from sparseunet.annotation.annotation_record import (
+    AnnotationRecord,
+    AnnotationRecords,
+    read_annotation_records,
+    write_annotation_records,
+)
 from sparseunet.annotation.simulate import hide_slices, simulate_annotation
 from sparseunet.cli.main import main
 from sparseunet.data.annotation import Annotation
@@ -95,6 +100,20 @@ def test_the_new_dataset_holds_the_chosen_slices_and_nothing_else(tmp_path, axis
             assert np.array_equal(np.take(sparse_ZYX, index, axis), expected)
     assert summary.num_slices == 2 * SHAPE[axis]
     assert summary.num_kept_slices == 2 * count_for_density(SHAPE[axis], density=0.25)
+
+
+def test_classes_nobody_looked_for_stay_so_in_the_copy(tmp_path):
+    source = _make_dataset(tmp_path / "Dataset001_Dense")
+    first, second = sorted(case.name for case in load_dataset(source).cases)
+    record = AnnotationRecord(
+        axis=0, num_slices=12, annotated_slices=tuple(range(12)), annotated_classes=("organ",)
+    )
+    write_annotation_records(source / "annotation.json", AnnotationRecords(cases={first: record}))
+
+    summary = _simulate(source, tmp_path / "Dataset002_Sparse")
+
+    assert summary.records.cases[first].annotated_classes == ("organ",)
+    assert summary.records.cases[second].annotated_classes == ("organ", "lesion")
 
 
 def test_kept_slices_without_any_object_are_recorded_as_reviewed_empty(tmp_path):

@@ -1,13 +1,16 @@
-"""The loss learns from annotated voxels and from nothing else."""
+"""Every loss learns from annotated voxels and from nothing else."""
+
+import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from loss_formulas import expected_loss
 
 from sparseunet.data.labels import LabelSchema
-from sparseunet.training.deep_supervision import downsample_targets, level_weights
-from sparseunet.training.loss import dice_binary_cross_entropy, dice_cross_entropy, region_targets
+from sparseunet.errors import RequestError
+from sparseunet.training.config import TrainingConfig
+from sparseunet.training.losses import LOSSES, load_loss
+from sparseunet.training.losses.comparison import region_targets, weights_by_output
 from sparseunet.training.objective import Objective
 
 CLASSES = LabelSchema(classes={"background": 0, "a": 1, "b": 2}, regions={})
@@ -16,12 +19,20 @@ REGIONS = LabelSchema(
 )
 STRIDES = {3: ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2)), 2: ((1, 1), (2, 2), (2, 2), (2, 2))}
 SIZE = {3: (8, 16, 16), 2: (16, 16)}
+WEIGHTS = {"a": 0.25, "b": 1.4}
 
 
-def _case(dimensions, *, labels, share, seed=0):
+def _case(dimensions, *, labels, kind, seed=0):
+    """Return outputs of three levels, labels and weights of two samples."""
     generator = torch.Generator().manual_seed(seed)
     size = (2, *SIZE[dimensions])
-    weight = (torch.rand(size, generator=generator) < share).float()
+    weight = torch.zeros(size)
+    if kind == "dense":
+        weight[:] = 1
+    elif kind == "slices":
+        weight[:, 3] = 1
+    else:
+        weight[torch.rand(size, generator=generator) < 0.05] = 1
     labels_map = torch.randint(0, 3, size, generator=generator)
     outputs = []
     current = SIZE[dimensions]
@@ -33,152 +44,194 @@ def _case(dimensions, *, labels, share, seed=0):
     return outputs, labels_map, weight
 
 
-def _objective(dimensions, labels, *, batch_dice=True):
-    return Objective(labels=labels, strides=STRIDES[dimensions], batch_dice=batch_dice)
+def _objective(dimensions, labels, name="dice_ce", *, batch_dice=True, **others):
+    return Objective(
+        labels=labels,
+        strides=STRIDES[dimensions],
+        batch_dice=batch_dice,
+        compare=load_loss(name),
+        **others,
+    )
 
 
+names = pytest.mark.parametrize("name", LOSSES)
+kinds = pytest.mark.parametrize("kind", ["dense", "slices", "scribbles"])
 cases = pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
 spaces = pytest.mark.parametrize("dimensions", [2, 3])
-batch_or_sample = pytest.mark.parametrize("batch_dice", [True, False])
+batch_or_sample = pytest.mark.parametrize("batch_dice", [True, False], ids=["batch", "sample"])
 
 
+@names
+@kinds
 @cases
 @spaces
 @batch_or_sample
-def test_gradient_is_zero_at_unannotated_voxels(dimensions, labels, batch_dice):
-    outputs, labels_map, weight = _case(dimensions, labels=labels, share=0.1)
-    objective = _objective(dimensions, labels, batch_dice=batch_dice)
+def test_gradient_is_zero_at_unannotated_voxels(dimensions, labels, name, kind, batch_dice):
+    outputs, labels_map, weight = _case(dimensions, labels=labels, kind=kind)
+    objective = _objective(dimensions, labels, name, batch_dice=batch_dice)
     objective.loss(outputs, labels_map, weight).backward()
     gradient = outputs[0].grad
     outside = (weight == 0).unsqueeze(1).expand_as(gradient)
+    assert torch.isfinite(gradient).all()
     assert torch.count_nonzero(gradient[outside]) == 0
     assert torch.count_nonzero(gradient[~outside]) > 0
 
 
+@names
+@pytest.mark.parametrize("kind", ["slices", "scribbles"])
 @cases
 @spaces
 @batch_or_sample
-def test_labels_of_unannotated_voxels_change_nothing_bit_for_bit(dimensions, labels, batch_dice):
-    outputs, labels_map, weight = _case(dimensions, labels=labels, share=0.1)
+def test_labels_of_unannotated_voxels_change_nothing_bit_for_bit(
+    dimensions, labels, name, kind, batch_dice
+):
+    outputs, labels_map, weight = _case(dimensions, labels=labels, kind=kind)
     other_map = torch.where(weight > 0, labels_map, (labels_map + 1) % 3)
-    objective = _objective(dimensions, labels, batch_dice=batch_dice)
-    gradients = []
+    objective = _objective(dimensions, labels, name, batch_dice=batch_dice)
+    results = []
     for current in (labels_map, other_map):
         loss = objective.loss(outputs, current, weight)
-        gradients.append((loss, *torch.autograd.grad(loss, outputs[:2])))
-    for one, other in zip(*gradients, strict=True):
+        counts = objective.counts(outputs, current, weight)
+        results.append((loss, counts, *torch.autograd.grad(loss, outputs[:2])))
+    for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)
 
 
+@names
 @cases
 @spaces
 @batch_or_sample
-def test_a_batch_without_annotation_gives_zero_and_no_gradient(dimensions, labels, batch_dice):
-    outputs, labels_map, weight = _case(dimensions, labels=labels, share=0.1)
-    loss = _objective(dimensions, labels, batch_dice=batch_dice).loss(
-        outputs, labels_map, torch.zeros_like(weight)
-    )
+def test_a_batch_without_annotation_gives_zero_and_no_gradient(
+    dimensions, labels, name, batch_dice
+):
+    outputs, labels_map, weight = _case(dimensions, labels=labels, kind="dense")
+    objective = _objective(dimensions, labels, name, batch_dice=batch_dice)
+    loss = objective.loss(outputs, labels_map, torch.zeros_like(weight))
     loss.backward()
     assert loss.item() == 0.0
     assert all(torch.count_nonzero(output.grad) == 0 for output in outputs[:2])
+    assert not objective.counts(outputs, labels_map, torch.zeros_like(weight)).any()
 
 
-def test_an_unannotated_sample_does_not_change_the_dice_of_the_others():
-    outputs, labels_map, weight = _case(3, labels=CLASSES, share=0.2)
-    weight[1] = 0
-    alone = dice_cross_entropy(outputs[0][:1], labels_map[:1], weight[:1], batch_dice=False)
-    together = dice_cross_entropy(outputs[0], labels_map, weight, batch_dice=False)
-    torch.testing.assert_close(alone, together)
+@names
+@cases
+@spaces
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_of_two_voxels_alike_each_gets_a_gradient_in_proportion_to_its_weight(
+    dimensions, labels, name, share
+):
+    outputs, labels_map, weight = _case(dimensions, labels=labels, kind="dense")
+    one, other = (0, *(2,) * dimensions), (0, *(5,) * dimensions)
+    weight *= 0.01  # so that the two are among the hardest for top-k
+    alike = torch.tensor([2.0, -2.0, 0.0][: labels.num_outputs])
+    with torch.no_grad():
+        for place in (one, other):
+            outputs[0][(place[0], slice(None), *place[1:])] = alike
+            labels_map[place] = 2
+    weight[one], weight[other] = 1, share
+    loss = _objective(dimensions, labels, name).loss(outputs, labels_map, weight)
+    gradient = torch.autograd.grad(loss, outputs[0])[0]
+    first, second = (gradient[(at[0], slice(None), *at[1:])] for at in (one, other))
+    assert first.abs().min() > 0
+    torch.testing.assert_close(second, share * first, rtol=1e-4, atol=0)
 
 
-@given(scale=st.floats(0.05, 1.0))
-@settings(max_examples=20, deadline=None)
-def test_weights_scale_cross_entropy_gradients_linearly(scale):
-    logits = torch.randn(1, 2, 2, 2, 2, generator=torch.Generator().manual_seed(1))
-    labels_map = torch.zeros(1, 2, 2, 2, dtype=torch.int64)
-    weight = torch.ones(1, 2, 2, 2)
-    weight[0, 0, 0, 0] = scale
-    logits.requires_grad_()
-    loss = torch.nn.functional.cross_entropy(logits, labels_map, reduction="none")
-    expected = torch.autograd.grad((loss * weight).sum() / weight.sum(), logits)[0]
-    from sparseunet.training.loss import _weighted_mean
+@names
+@kinds
+@spaces
+@batch_or_sample
+@pytest.mark.parametrize("class_weights", [{}, WEIGHTS], ids=["even", "weighted"])
+def test_the_loss_of_classes_is_that_of_the_formula(
+    dimensions, name, kind, batch_dice, class_weights
+):
+    outputs, labels_map, weight = _case(dimensions, labels=CLASSES, kind=kind)
+    weight *= 0.25 + 0.75 * torch.rand(weight.shape, generator=torch.Generator().manual_seed(3))
+    by_output = weights_by_output(CLASSES, class_weights)
+    objective = _objective(
+        dimensions, CLASSES, name, batch_dice=batch_dice, class_weights=by_output
+    )
+    found = objective.loss(outputs[0], labels_map, weight)
+    expected = expected_loss(
+        name,
+        outputs[0].detach(),
+        labels_map,
+        weight,
+        batch_dice=batch_dice,
+        class_weights=by_output,
+    )
+    assert found.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
-    found = torch.autograd.grad(
-        _weighted_mean(
-            torch.nn.functional.cross_entropy(logits, labels_map, reduction="none"), weight
-        ),
-        logits,
-    )[0]
-    torch.testing.assert_close(found, expected)
-    ratio = found[0, 0, 0, 0, 0] / found[0, 0, 1, 1, 1]
-    single = torch.autograd.grad(
-        torch.nn.functional.cross_entropy(logits, labels_map, reduction="sum"), logits
-    )[0]
-    torch.testing.assert_close(ratio, scale * single[0, 0, 0, 0, 0] / single[0, 0, 1, 1, 1])
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if "topk" not in name])
+@kinds
+@spaces
+@batch_or_sample
+@pytest.mark.parametrize("class_weights", [{}, {"core": 0.5}], ids=["even", "weighted"])
+def test_the_loss_of_regions_is_that_of_the_formula(
+    dimensions, name, kind, batch_dice, class_weights
+):
+    outputs, labels_map, weight = _case(dimensions, labels=REGIONS, kind=kind)
+    by_output = weights_by_output(REGIONS, class_weights)
+    objective = _objective(
+        dimensions, REGIONS, name, batch_dice=batch_dice, class_weights=by_output
+    )
+    found = objective.loss(outputs[0], labels_map, weight)
+    expected = expected_loss(
+        name,
+        outputs[0].detach(),
+        labels_map,
+        weight,
+        regions=((1, 2), (2,)),
+        batch_dice=batch_dice,
+        class_weights=by_output,
+    )
+    assert found.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-def test_dense_labels_give_the_textbook_loss():
-    outputs, labels_map, weight = _case(3, labels=CLASSES, share=2.0)
+def test_the_hardest_voxels_of_regions_are_hard_in_their_mean_over_regions():
+    outputs, labels_map, weight = _case(2, labels=REGIONS, kind="dense")
+    loss = _objective(2, REGIONS, "topk").loss(outputs[0], labels_map, weight)
+    per_voxel = torch.nn.functional.binary_cross_entropy_with_logits(
+        outputs[0], region_targets(labels_map, ((1, 2), (2,))), reduction="none"
+    ).mean(1)
+    torch.testing.assert_close(loss, per_voxel.flatten().topk(51).values.mean())
+
+
+def test_the_default_loss_is_bit_for_bit_cross_entropy_minus_dice():
+    outputs, labels_map, weight = _case(3, labels=CLASSES, kind="dense")
     probability = outputs[0].softmax(1)
-    scores = []
-    for value in (1, 2):
-        target = (labels_map == value).float()
-        hit = (probability[:, value] * target).sum((1, 2, 3))
-        total = probability[:, value].sum((1, 2, 3)) + target.sum((1, 2, 3))
-        scores.append((2 * hit + 1e-5) / (total + 1e-5))
-    expected = (
-        torch.nn.functional.cross_entropy(outputs[0], labels_map) - torch.stack(scores).mean()
-    )
-    torch.testing.assert_close(
-        dice_cross_entropy(outputs[0], labels_map, weight, batch_dice=False), expected
-    )
+    target = torch.nn.functional.one_hot(labels_map, 3).movedim(-1, 1).float()
+    hit = (probability * target)[:, 1:].sum((2, 3, 4))
+    total = probability[:, 1:].sum((2, 3, 4)) + target[:, 1:].sum((2, 3, 4))
+    dice = ((2 * hit + 1e-5) / (total + 1e-5)).sum() / 4
+    cross_entropy = torch.nn.functional.cross_entropy(outputs[0], labels_map, reduction="none")
+    expected = cross_entropy.sum() / weight.sum() - dice
+    found = _objective(3, CLASSES, batch_dice=False).loss(outputs[0], labels_map, weight)
+    assert torch.equal(found, expected)
 
 
-def test_regions_overlap():
-    labels_map = torch.tensor([[[0, 1, 2]]])
+def test_an_unannotated_sample_does_not_change_the_loss_of_the_others():
+    outputs, labels_map, weight = _case(3, labels=CLASSES, kind="scribbles")
+    weight[1] = 0
+    objective = _objective(3, CLASSES, batch_dice=False)
+    alone = objective.loss([output[:1] for output in outputs], labels_map[:1], weight[:1])
+    torch.testing.assert_close(alone, objective.loss(outputs, labels_map, weight))
+
+
+@pytest.mark.parametrize("num_levels", [1, 2])
+@names
+def test_networks_of_one_or_two_levels_have_a_finite_loss(name, num_levels):
+    outputs, labels_map, weight = _case(3, labels=CLASSES, kind="slices")
+    objective = _objective(3, CLASSES, name)
+    loss = objective.loss(outputs[:num_levels], labels_map, weight)
+    assert math.isfinite(loss.item())
+    assert torch.equal(loss, objective.loss(outputs[0], labels_map, weight))
+
+
+def test_regions_overlap_and_labels_of_no_region_are_in_none():
+    labels_map = torch.tensor([[[0, 1, 2, 7]]])
     target = region_targets(labels_map, ((1, 2), (2,)))
-    assert target[0, :, 0].tolist() == [[0, 1, 1], [0, 0, 1]]
-    sure = torch.where(target > 0, 20.0, -20.0)
-    loss = dice_binary_cross_entropy(sure, target, torch.ones(1, 1, 3), batch_dice=True)
-    torch.testing.assert_close(loss, torch.tensor(-1.0))
-
-
-@given(
-    position=st.tuples(st.integers(0, 7), st.integers(0, 15), st.integers(0, 15)),
-    value=st.integers(0, 2),
-)
-@settings(max_examples=60, deadline=None)
-def test_one_annotated_voxel_is_seen_at_every_level_with_its_own_label(position, value):
-    labels_map = torch.zeros(1, 8, 16, 16, dtype=torch.int64)
-    weight = torch.zeros(1, 8, 16, 16)
-    labels_map[(0, *position)], weight[(0, *position)] = value, 0.5
-    for factor in ((1, 1, 1), (1, 2, 2), (2, 4, 4), (4, 8, 8)):
-        coarse, coarse_weight = downsample_targets(labels_map, weight, factor=factor, num_values=3)
-        where = tuple(place // step for place, step in zip(position, factor, strict=True))
-        assert coarse[(0, *where)] == value
-        assert coarse_weight[(0, *where)] == 0.5
-        assert torch.count_nonzero(coarse_weight) == 1
-
-
-def test_a_coarse_voxel_takes_the_majority_of_its_annotated_voxels():
-    labels_map = torch.tensor([[[[1, 2], [2, 1]], [[2, 0], [0, 0]]]])
-    weight = torch.tensor([[[[1.0, 1], [1, 0]], [[1, 0], [0, 0]]]])
-    coarse, coarse_weight = downsample_targets(labels_map, weight, factor=(2, 2, 2), num_values=3)
-    assert coarse.item() == 2
-    assert coarse_weight.item() == 1
-
-
-@pytest.mark.parametrize(
-    ("levels", "expected"),
-    [
-        (1, (1.0,)),
-        (2, (1.0, 0.0)),
-        (3, (2 / 3, 1 / 3, 0.0)),
-        (5, (8 / 15, 4 / 15, 2 / 15, 1 / 15, 0)),
-    ],
-)
-def test_level_weights_halve_and_skip_the_lowest(levels, expected):
-    assert level_weights(levels) == pytest.approx(expected)
+    assert target[0, :, 0].tolist() == [[0, 1, 1, 0], [0, 0, 1, 0]]
 
 
 def test_pseudo_dice_counts_annotated_voxels_only():
@@ -189,3 +242,29 @@ def test_pseudo_dice_counts_annotated_voxels_only():
     counts = objective.counts(logits, labels_map, torch.tensor([[[[1.0, 0, 1, 0]]]]))
     assert counts.tolist() == [[1, 1, 0], [0, 0, 0]]
     assert objective.pseudo_dice(counts) == {"a": pytest.approx(2 / 3), "b": None}
+
+
+def test_a_loss_of_ones_own_is_named_by_its_path():
+    assert load_loss("sparseunet.training.losses.named:focal") is load_loss("focal")
+    with pytest.raises(RequestError, match=r"no loss 'dise'; choose from dice_ce, ce, .*dice_topk"):
+        load_loss("dise")
+
+
+def test_class_weights_name_classes_of_the_dataset():
+    assert weights_by_output(CLASSES, {}) is None
+    assert weights_by_output(CLASSES, {"background": 0.04, "b": 1.4}) == (0.04, 1.0, 1.4)
+    with pytest.raises(RequestError, match=r"given for liver; .* are background, a, b"):
+        weights_by_output(CLASSES, {"liver": 1.0})
+    with pytest.raises(RequestError, match=r"given for background; .* are whole, core"):
+        weights_by_output(REGIONS, {"background": 1.0})
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_a_class_weight_is_a_number_from_zero_on(weight):
+    with pytest.raises(RequestError, match="weight of class a must be 0 or more"):
+        TrainingConfig(class_weights={"a": weight})
+
+
+def test_class_weights_without_a_cross_entropy_are_refused():
+    with pytest.raises(RequestError, match="the loss dice has none"):
+        TrainingConfig(loss="dice", class_weights={"a": 2.0})
