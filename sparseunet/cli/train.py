@@ -118,6 +118,7 @@ class _Request:
 
 
 def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
+    from sparseunet.data.load import parse_labels
     from sparseunet.planning.nnunet_plans import budgeted_iterations, plan_from_nnunet
     from sparseunet.preprocessing.store import CaseStore
     from sparseunet.training.record import run_id, run_identity
@@ -137,7 +138,13 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
     splits_file = folder / SPLITS_JSON
     split = _choose_split(splits_file, store.cases, arguments.fold, dataset_name)
     planned_iterations = budgeted_iterations(content, arguments.configuration)
-    config = recipe_from_arguments(arguments, configuration, planned_iterations=planned_iterations)
+    dataset_json = _read_prepared(folder / DATASET_JSON, dataset_name)
+    config = recipe_from_arguments(
+        arguments,
+        configuration,
+        planned_iterations=planned_iterations,
+        classes=parse_labels(dataset_json).classes,
+    )
     identity = run_identity(
         config,
         configuration,
@@ -162,7 +169,7 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
     return _Request(
         plan=plan,
         configuration=configuration,
-        dataset_json=_read_prepared(folder / DATASET_JSON, dataset_name),
+        dataset_json=dataset_json,
         store=store,
         split=split,
         fold=arguments.fold if arguments.fold == "all" else int(arguments.fold),
@@ -244,7 +251,7 @@ def _train(request: _Request, arguments: argparse.Namespace, folder: Path) -> No
     print(
         f"{request.plan.dataset_name} {configuration.name} fold {request.fold}: "
         f"{config.iterations} iterations of batch {configuration.batch_size}, patch "
-        f"{'×'.join(map(str, configuration.patch_size))}, "
+        f"{'×'.join(map(str, configuration.patch_size))}, {configuration.network.architecture}, "
         f"{configuration.network.features_per_stage[0]} base features, {hardware.device}, "
         f"{DTYPE_NAMES[hardware.dtype]}\nRun folder: {folder}",
         flush=True,
