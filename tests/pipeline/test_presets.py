@@ -36,7 +36,13 @@ def run_folder(workspace, configuration, name):
     return workspace / "results" / "Dataset001_Shapes" / configuration / name / "fold_all"
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name.startswith("p23") else [])
+        for name in PRESETS
+    ],
+)
 def test_a_preset_lowers_its_loss(workspace, name):
     preset = PRESETS[name]
     architecture = preset.architecture or "plain_unet"
