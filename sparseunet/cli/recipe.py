@@ -1,8 +1,8 @@
 """The flags that choose the recipe of a training, and what they make of it."""
 
 import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from sparseunet.errors import RequestError
 from sparseunet.training.losses import LOSSES, load_loss
@@ -10,6 +10,22 @@ from sparseunet.training.losses import LOSSES, load_loss
 if TYPE_CHECKING:
     from sparseunet.planning.plan import Configuration
     from sparseunet.training.config import TrainingConfig
+    from sparseunet.training.presets import Preset
+
+_RECIPE_FLAGS = (
+    "learning_rate",
+    "weight_decay",
+    "momentum",
+    "optimizer",
+    "schedule",
+    "poly_exponent",
+    "decay_factor",
+    "decay_every",
+    "warmup",
+    "loss",
+    "case_weighting",
+)
+"""Flags that are fields of `TrainingConfig`, by the same name."""
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,12 +41,21 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure this machine and choose network, batch and iterations to end in time",
     )
     recipe = parser.add_argument_group("recipe (default: the plan's, and nnU-Net's)")
+    recipe.add_argument(
+        "--preset",
+        default="nnunet",
+        metavar="NAME",
+        help="a paper's network, patch, batch and recipe (z25-lits-2d, p23-unet, ...); other flags "
+        "change them",
+    )
+    recipe.add_argument(
+        "--architecture", metavar="NAME", help="another network than planned (segresnet, ...)"
+    )
     recipe.add_argument("--batch-size", type=int, help="patches per step")
     recipe.add_argument(
         "--patch-size", type=int, nargs="+", metavar="N", help="voxels per axis, slowest first"
     )
     recipe.add_argument("--base-features", type=int, help="features at full resolution")
-    recipe.add_argument("--learning-rate", type=float, help="at the start (default 0.01)")
     recipe.add_argument(
         "--patch-shares",
         nargs="+",
@@ -41,41 +66,80 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument(
         "--case-weighting",
         choices=("uniform", "slices", "sqrt_slices"),
-        default="uniform",
         help="draw cases alike, or by the number of their annotated slices (default uniform)",
     )
     recipe.add_argument(
         "--loss",
-        default="dice_ce",
         metavar="NAME",
-        help=f"{', '.join(LOSSES)}, or package.module:function (default: %(default)s)",
+        help=f"{', '.join(LOSSES)}, or package.module:function (default dice_ce)",
     )
     recipe.add_argument(
         "--class-weights",
         nargs="+",
-        default=(),
         metavar="CLASS=WEIGHT",
         help="weights in the cross-entropy, e.g. background=0.04 tumour=1.4 (default: 1 each)",
     )
     recipe.add_argument("--seed", type=int, default=0, help="same seed, same weights (default 0)")
+    _add_optimisation_arguments(parser)
+
+
+def _add_optimisation_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("optimisation")
+    group.add_argument("--learning-rate", type=float, help="at the start (default 0.01)")
+    group.add_argument(
+        "--optimizer",
+        metavar="NAME",
+        help="sgd (default), adam, adamw, or a function of yours as package.module:function",
+    )
+    group.add_argument("--weight-decay", type=float, help="(default 3e-5)")
+    group.add_argument("--momentum", type=float, help="of sgd (default 0.99)")
+    group.add_argument(
+        "--schedule",
+        metavar="NAME",
+        help="of the learning rate: poly (default), cosine, step, constant, or a function of yours",
+    )
+    group.add_argument("--poly-exponent", type=float, help="of poly (default 0.9)")
+    group.add_argument("--decay-factor", type=float, help="of step (default 0.7)")
+    group.add_argument("--decay-every", type=int, help="of step, in iterations (default 2000)")
+    group.add_argument(
+        "--warmup", type=int, help="iterations over which the learning rate climbs (default 0)"
+    )
 
 
 def override_configuration(
     configuration: "Configuration", arguments: argparse.Namespace
 ) -> "Configuration":
-    """Return the plan's configuration with what the flags change of network, patch and batch."""
+    """Return the plan's configuration with what preset and flags change of it.
+
+    Raises:
+        RequestError: They do not fit the configuration or each other, or the network needs a
+            package that is not installed.
+    """
+    from sparseunet.planning.architectures import require_extra
     from sparseunet.planning.overrides import (
+        require_trainable,
+        with_architecture,
         with_base_features,
         with_batch_size,
         with_patch_size,
+        with_planned_patch,
     )
 
+    preset = _preset(arguments, configuration)
+    architecture = _first(arguments.architecture, preset.architecture)
+    batch_size = _first(arguments.batch_size, preset.batch_size)
+    if architecture is not None:
+        configuration = with_architecture(configuration, architecture)
     if arguments.patch_size is not None:
         configuration = with_patch_size(configuration, arguments.patch_size)
-    if arguments.batch_size is not None:
-        configuration = with_batch_size(configuration, arguments.batch_size)
+    elif preset.patch_size is not None:
+        configuration = with_planned_patch(configuration, preset.patch_size)
+    if batch_size is not None:
+        configuration = with_batch_size(configuration, batch_size)
     if arguments.base_features is not None:
         configuration = with_base_features(configuration, arguments.base_features)
+    require_trainable(configuration)
+    require_extra(configuration.network.architecture)
     return configuration
 
 
@@ -84,11 +148,42 @@ def recipe_from_arguments(
     configuration: "Configuration",
     *,
     planned_iterations: int | None,
+    classes: Mapping[str, int],
 ) -> "TrainingConfig":
-    """Return the recipe; `planned_iterations` of a plan for a time hold where nothing is given."""
+    """Return the recipe: of the preset, with what the flags change.
+
+    Args:
+        arguments: Of the command line.
+        configuration: Of the plan, overrides applied.
+        planned_iterations: Of a plan for a time; hold where neither flags nor preset say more.
+        classes: The dataset's, name to label value.
+
+    Raises:
+        RequestError: A value is out of its range, or the class weights do not fit the classes.
+    """
     from sparseunet.training.config import TrainingConfig
 
-    load_loss(arguments.loss)  # a wrong name is refused before anything is written
+    preset = _preset(arguments, configuration)
+    fields: dict[str, Any] = dict(preset.recipe)
+    fields |= {
+        name: getattr(arguments, name)
+        for name in _RECIPE_FLAGS
+        if getattr(arguments, name) is not None
+    }
+    length = _length(arguments, _first(fields.pop("iterations", None), planned_iterations))
+    config = TrainingConfig(
+        **fields,
+        **length,
+        class_weights=_class_weights(arguments, preset, classes),
+        mirror_axes=tuple(range(configuration.dimensions)),
+        patch_shares=_patch_shares(arguments.patch_shares),
+        seed=arguments.seed,
+    )
+    load_loss(config.loss)  # a wrong name is refused before anything is written
+    return config
+
+
+def _length(arguments: argparse.Namespace, planned_iterations: int | None) -> dict[str, Any]:
     if arguments.iterations is not None and arguments.epochs is not None:
         raise RequestError("Give --iterations or --epochs, not both: each sets the whole length.")
     if arguments.time_budget is not None and (arguments.iterations or arguments.epochs):
@@ -101,18 +196,29 @@ def recipe_from_arguments(
         per_epoch = 250 if iterations is None else max(1, min(250, iterations // 20))
     if iterations is None:
         iterations = (1000 if arguments.epochs is None else arguments.epochs) * per_epoch
-    given = {} if arguments.learning_rate is None else {"learning_rate": arguments.learning_rate}
-    return TrainingConfig(
-        iterations=iterations,
-        iterations_per_epoch=per_epoch,
-        mirror_axes=tuple(range(configuration.dimensions)),
-        loss=arguments.loss,
-        class_weights=_weights("--class-weights", arguments.class_weights),
-        seed=arguments.seed,
-        patch_shares=_patch_shares(arguments.patch_shares),
-        case_weighting=arguments.case_weighting,
-        **given,
-    )
+    return {"iterations": iterations, "iterations_per_epoch": per_epoch}
+
+
+def _class_weights(
+    arguments: argparse.Namespace, preset: "Preset", classes: Mapping[str, int]
+) -> dict[str, float]:
+    from sparseunet.training.presets import named_class_weights
+
+    if arguments.class_weights is not None:
+        return _weights("--class-weights", arguments.class_weights)
+    if preset.class_weights is None:
+        return {}
+    return named_class_weights(arguments.preset, preset.class_weights, classes)
+
+
+def _preset(arguments: argparse.Namespace, configuration: "Configuration") -> "Preset":
+    from sparseunet.training.presets import find_preset
+
+    return find_preset(arguments.preset, dimensions=configuration.dimensions)
+
+
+def _first(given: Any, otherwise: Any) -> Any:
+    return otherwise if given is None else given
 
 
 def _patch_shares(words: Sequence[str] | None) -> dict[str, float] | None:

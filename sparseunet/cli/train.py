@@ -140,9 +140,15 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
     splits_file = folder / SPLITS_JSON
     split = _choose_split(splits_file, store.cases, arguments.fold, dataset_name)
     planned_iterations = budgeted_iterations(content, arguments.configuration)
-    config = recipe_from_arguments(arguments, configuration, planned_iterations=planned_iterations)
     dataset_json = _read_prepared(folder / DATASET_JSON, dataset_name)
-    resolve_shares(config.patch_shares, parse_labels(dataset_json))  # refuses unknown names
+    labels = parse_labels(dataset_json)
+    config = recipe_from_arguments(
+        arguments,
+        configuration,
+        planned_iterations=planned_iterations,
+        classes=labels.classes,
+    )
+    resolve_shares(config.patch_shares, labels)  # refuses unknown names
     identity = run_identity(
         config,
         configuration,
@@ -251,7 +257,7 @@ def _train(request: _Request, arguments: argparse.Namespace, folder: Path) -> No
     print(
         f"{request.plan.dataset_name} {configuration.name} fold {request.fold}: "
         f"{config.iterations} iterations of batch {configuration.batch_size}, patch "
-        f"{'×'.join(map(str, configuration.patch_size))}, "
+        f"{'×'.join(map(str, configuration.patch_size))}, {configuration.network.architecture}, "
         f"{configuration.network.features_per_stage[0]} base features, {hardware.device}, "
         f"{DTYPE_NAMES[hardware.dtype]}\nRun folder: {folder}",
         flush=True,

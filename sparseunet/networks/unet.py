@@ -16,10 +16,39 @@ from sparseunet.networks.blocks import (
     ConvNorm,
     ResidualBlock,
     conv_class,
+    initialise,
     stack,
     transposed_conv_class,
 )
 from sparseunet.planning.plan import NetworkPlan
+
+
+def plain_unet(
+    plan: NetworkPlan, *, num_input_channels: int, num_outputs: int, deep_supervision: bool
+) -> nn.Module:
+    """Return the U-Net with a plain encoder, initialised."""
+    network = UNet(
+        plan,
+        num_input_channels=num_input_channels,
+        num_outputs=num_outputs,
+        deep_supervision=deep_supervision,
+        residual=False,
+    )
+    return network.apply(initialise)
+
+
+def residual_unet(
+    plan: NetworkPlan, *, num_input_channels: int, num_outputs: int, deep_supervision: bool
+) -> nn.Module:
+    """Return the U-Net with a residual encoder, initialised."""
+    network = UNet(
+        plan,
+        num_input_channels=num_input_channels,
+        num_outputs=num_outputs,
+        deep_supervision=deep_supervision,
+        residual=True,
+    )
+    return network.apply(initialise)
 
 
 class UNet(nn.Module):

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
+from sparseunet.artifacts import parse
 from sparseunet.errors import RequestError
 from sparseunet.fingerprint.fingerprint import IntensityProperties
+from sparseunet.planning.architectures import KNOWN
 from sparseunet.planning.memory import PLANNERS
 from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
 
@@ -27,6 +29,8 @@ _NETWORK_CLASS = {
     "plain_unet": f"{_UNETS}PlainConvUNet",
     "residual_unet": f"{_UNETS}ResidualEncoderUNet",
 }
+_OWN_NETWORK = "sparseunet."
+"""Before the names of networks that nnU-Net does not have; it refuses plans that hold one."""
 _DEPTHS_KEY = {"plain_unet": "n_conv_per_stage", "residual_unet": "n_blocks_per_stage"}
 _RESAMPLE = "resample_data_or_seg_to_shape"
 _REQUIRED = ("batch_size", "patch_size", "spacing", "normalization_schemes", "architecture")
@@ -165,7 +169,11 @@ def _resampling(*, is_seg: bool, order: int) -> dict[str, Any]:
 
 
 def _network_to_nnunet(network: NetworkPlan, dimensions: int) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
+    if network.architecture not in _NETWORK_CLASS:
+        arguments = asdict(network)
+        name = arguments.pop("architecture")
+        return {"network_class_name": f"{_OWN_NETWORK}{name}", "arch_kwargs": arguments}
+    arguments = {
         "n_stages": len(network.strides),
         "features_per_stage": list(network.features_per_stage),
         "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
@@ -232,8 +240,10 @@ def _unsupported(resolved: Mapping[str, Any]) -> list[str]:
             known = ", ".join(_OUR_NORMALIZATION)
             problems.append(f"normalization {scheme} is not supported; expected one of {known}")
     network = resolved["architecture"]
+    if network["network_class_name"].removeprefix(_OWN_NETWORK) in KNOWN:
+        return problems
     if network["network_class_name"] not in _NETWORK_CLASS.values():
-        known = ", ".join(_NETWORK_CLASS.values())
+        known = ", ".join((*_NETWORK_CLASS.values(), *(f"{_OWN_NETWORK}{key}" for key in KNOWN)))
         return [
             *problems,
             f"network {network['network_class_name']} is not supported; expected one of {known}",
@@ -271,6 +281,13 @@ def _configuration_from_nnunet(name: str, resolved: Mapping[str, Any]) -> Config
 
 
 def _network_from_nnunet(network: Mapping[str, Any]) -> NetworkPlan:
+    name = network["network_class_name"].removeprefix(_OWN_NETWORK)
+    if name in KNOWN:
+        return parse(
+            NetworkPlan,
+            {"architecture": name, **network["arch_kwargs"]},
+            source=f"the architecture {name}",
+        )
     architecture = next(
         key for key, name in _NETWORK_CLASS.items() if name == network["network_class_name"]
     )

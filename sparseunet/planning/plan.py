@@ -1,7 +1,7 @@
 """What planning decides: one `Plan` per dataset, one `Configuration` per network."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sparseunet.fingerprint.fingerprint import IntensityProperties
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkPlan:
-    """All numbers that define a U-Net, one entry per resolution stage, highest first."""
+    """All numbers that define a network, one entry per resolution stage, highest first."""
 
     architecture: str
     """Key into `sparseunet.networks.build.ARCHITECTURES`, e.g. `plain_unet`, `residual_unet`."""
@@ -23,6 +23,9 @@ class NetworkPlan:
     """Convolutions (plain) or residual blocks per encoder stage."""
     decoder_depths: tuple[int, ...]
     """Convolutions per decoder stage; one entry fewer than stages."""
+    arguments: dict[str, Any] = field(default_factory=dict, hash=False)
+    """What else defines a network that is none of nnU-Net's, e.g. `num_heads`, `encoder`: numbers,
+    strings and lists of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from sparseunet.errors import RequestError
+from sparseunet.training.optimisation import OPTIMIZERS, SCHEDULES
 from sparseunet.training.sampling import CASE_WEIGHTINGS
 
 DEFAULT_TRUST: dict[str, float] = {"manual": 1.0, "interpolated": 1.0, "pseudo": 1.0}
@@ -18,10 +19,23 @@ class TrainingConfig:
     """Optimiser steps of the whole training."""
     iterations_per_epoch: int = 250
     """Steps between two lines of the log, validations and checkpoints."""
+    optimizer: str = "sgd"
+    """Key of `sparseunet.training.optimisation.OPTIMIZERS`, or `package.module:function`."""
     learning_rate: float = 1e-2
-    """At the start; falls to 0 as (1 - step / iterations) ** 0.9."""
+    """At the start, or after the warm-up; `schedule` says how it falls."""
     momentum: float = 0.99
+    """Of `sgd`, which is Nesterov's; `adam` and `adamw` do not use it."""
     weight_decay: float = 3e-5
+    schedule: str = "poly"
+    """Key of `sparseunet.training.optimisation.SCHEDULES`, or `package.module:function`."""
+    poly_exponent: float = 0.9
+    """Of `poly`: (1 - step / iterations) ** exponent."""
+    decay_factor: float = 0.7
+    """Of `step`: what the learning rate is multiplied by, every so many steps."""
+    decay_every: int = 2000
+    """Of `step`: steps between two decays."""
+    warmup: int = 0
+    """Steps over which the learning rate climbs from 0; the schedule runs over the rest."""
     gradient_norm: float = 12.0
     """Gradients are scaled down to this norm."""
     foreground_share: float = 0.33
@@ -48,7 +62,7 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "iterations_per_epoch"):
+        for name in ("iterations", "iterations_per_epoch", "decay_every"):
             if getattr(self, name) < 1:
                 raise RequestError(f"{name} must be at least 1, found {getattr(self, name)}.")
         if self.seed < 0:
@@ -74,8 +88,34 @@ class TrainingConfig:
                 f"Cases cannot be weighted by {self.case_weighting!r}; expected one of: "
                 f"{', '.join(CASE_WEIGHTINGS)}."
             )
+        self._check_optimisation()
 
     @property
     def epochs(self) -> int:
         """Number of epochs, the last one perhaps shorter."""
         return -(-self.iterations // self.iterations_per_epoch)
+
+    def _check_optimisation(self) -> None:
+        for what, name, known in (
+            ("optimiser", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if name not in known and ":" not in name:
+                raise RequestError(
+                    f"There is no {what} {name!r}; choose from {', '.join(known)}, or name a "
+                    "function of yours as package.module:function."
+                )
+        if not 0 <= self.momentum < 1:
+            raise RequestError(f"The momentum must be in [0, 1), found {self.momentum}.")
+        if self.weight_decay < 0 or self.poly_exponent < 0:
+            raise RequestError(
+                "Weight decay and the exponent of poly must be 0 or more, found "
+                f"{self.weight_decay} and {self.poly_exponent}."
+            )
+        if not 0 < self.decay_factor <= 1:
+            raise RequestError(f"The decay factor must be in (0, 1], found {self.decay_factor}.")
+        if not 0 <= self.warmup < self.iterations:
+            raise RequestError(
+                f"The warm-up must be shorter than the training of {self.iterations} iterations, "
+                f"found {self.warmup}."
+            )

@@ -191,12 +191,13 @@ def _validate(
     steps = max(1, config.iterations_per_epoch // _VALIDATION_SHARE)
     first = state.step // config.iterations_per_epoch * steps
     tally = _Tally()
+    state.network.eval()  # nothing drops out, and batch norm learns nothing from what is watched,
+    state.network.training = True  # while networks with deep supervision give all their levels
     for batch in load_batches(
         dataset, steps=range(first, first + steps), num_workers=0, pin_memory=False
     ):
         moved = batch.to(hardware.device)
         with autocast(hardware.device, hardware.dtype):
-            # In training mode, which gives all levels; instance norm has no running statistics.
             outputs = state.network(moved.image_BCZYX)
         known = moved.labels_BZYX, moved.weight_BZYX, moved.annotated_BK
         loss, counts = objective.loss(outputs, *known), objective.counts(outputs, *known)

@@ -1,22 +1,117 @@
-"""The optimiser and its schedule."""
+"""Optimisers and schedules of the learning rate, by name.
 
-import torch
-from torch import nn
+An optimiser is a function of the parameters, the recipe, and whether torch may use its fused
+kernels; a schedule is one of a step, the number of steps and the recipe, and returns the share of
+the learning rate that is left. Functions of yours are named `package.module:function`.
+"""
 
-from sparseunet.training.config import TrainingConfig
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from sparseunet.named_functions import load_function
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from sparseunet.training.config import TrainingConfig
+
+_HERE = "sparseunet.training.optimisation"
+OPTIMIZERS: dict[str, str] = {
+    "sgd": f"{_HERE}:sgd",
+    "adam": f"{_HERE}:adam",
+    "adamw": f"{_HERE}:adamw",
+}
+SCHEDULES: dict[str, str] = {
+    "poly": f"{_HERE}:poly",
+    "cosine": f"{_HERE}:cosine",
+    "step": f"{_HERE}:step_decay",
+    "constant": f"{_HERE}:constant",
+}
+_FUSED_ON = ("cpu", "cuda")
 
 
-def learning_rate_at(step: int, config: TrainingConfig) -> float:
-    """Return the "poly" schedule: start · (1 - step / iterations) ** 0.9."""
-    return config.learning_rate * (1 - step / config.iterations) ** 0.9
+def learning_rate_at(step: int, config: "TrainingConfig") -> float:
+    """Return the learning rate of a step, counted from 0.
+
+    It climbs linearly over the first `warmup` steps, the last of which has the full rate; the
+    schedule runs over the steps that are left.
+    """
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    schedule = load_function(config.schedule, SCHEDULES, what="schedule")
+    left: float = schedule(step - config.warmup, config.iterations - config.warmup, config)
+    return config.learning_rate * left
 
 
-def new_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return SGD with Nesterov momentum (nnU-Net 2.8.1)."""
+def poly(step: int, num_steps: int, config: "TrainingConfig") -> float:
+    """Fall to 0 as (1 - step / steps) ** exponent, at every step (nnU-Net 2.8.1: per epoch)."""
+    return float((1 - step / num_steps) ** config.poly_exponent)
+
+
+def cosine(step: int, num_steps: int, config: "TrainingConfig") -> float:  # noqa: ARG001
+    """Fall to 0 along half a cosine (Loshchilov 2017, without restarts)."""
+    return 0.5 * (1 + math.cos(math.pi * step / num_steps))
+
+
+def step_decay(step: int, num_steps: int, config: "TrainingConfig") -> float:  # noqa: ARG001
+    """Multiply by `decay_factor` every `decay_every` steps."""
+    return float(config.decay_factor ** (step // config.decay_every))
+
+
+def constant(step: int, num_steps: int, config: "TrainingConfig") -> float:  # noqa: ARG001
+    """Stay."""
+    return 1.0
+
+
+def new_optimizer(network: "nn.Module", config: "TrainingConfig") -> "torch.optim.Optimizer":
+    """Return the optimiser of the recipe, with torch's fused kernels where the device has them.
+
+    Raises:
+        RequestError: There is no optimiser or schedule of that name.
+    """
+    load_function(config.schedule, SCHEDULES, what="schedule")  # before the first step, not in it
+    make = load_function(config.optimizer, OPTIMIZERS, what="optimiser")
+    parameters = list(network.parameters())
+    fused = all(parameter.device.type in _FUSED_ON for parameter in parameters)
+    optimizer: torch.optim.Optimizer = make(parameters, config, fused=fused)
+    return optimizer
+
+
+def sgd(
+    parameters: Iterable[Any], config: "TrainingConfig", *, fused: bool
+) -> "torch.optim.Optimizer":
+    """Return stochastic gradient descent with Nesterov momentum (nnU-Net 2.8.1)."""
+    import torch
+
     return torch.optim.SGD(
-        network.parameters(),
+        parameters,
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        nesterov=True,
+        nesterov=config.momentum > 0,
+        fused=fused,
+    )
+
+
+def adam(
+    parameters: Iterable[Any], config: "TrainingConfig", *, fused: bool
+) -> "torch.optim.Optimizer":
+    """Return Adam (Kingma 2015) with betas 0.9 and 0.999; weight decay is added to gradients."""
+    import torch
+
+    return torch.optim.Adam(
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused
+    )
+
+
+def adamw(
+    parameters: Iterable[Any], config: "TrainingConfig", *, fused: bool
+) -> "torch.optim.Optimizer":
+    """Return AdamW (Loshchilov 2019): Adam whose weight decay acts on the weights themselves."""
+    import torch
+
+    return torch.optim.AdamW(
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused
     )

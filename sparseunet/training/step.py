@@ -45,6 +45,8 @@ def train_step(
     """
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate_at(state.step, config)
+    # A function of the step, so that dropout is the same in a training that was interrupted.
+    torch.manual_seed(((config.seed << 32) + state.step) % 2**63)
     batch = batch.to(hardware.device)
     state.optimizer.zero_grad(set_to_none=True)
     with autocast(hardware.device, hardware.dtype):

@@ -12,7 +12,12 @@ from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
 from sparseunet.networks.build import build_network, num_input_channels
 from sparseunet.planning.memory import count_feature_map_elements
-from sparseunet.planning.overrides import smaller_patches, with_base_features, with_batch_size
+from sparseunet.planning.overrides import (
+    has_fixed_width,
+    smaller_patches,
+    with_base_features,
+    with_batch_size,
+)
 from sparseunet.planning.plan import Configuration
 from sparseunet.training.config import TrainingConfig
 from sparseunet.training.loader import Batch
@@ -115,6 +120,8 @@ def _widest(
     configuration: Configuration, measure: Callable[[Configuration], float], enough_s: float
 ) -> tuple[Configuration, float]:
     """Return the widest network that takes at most `enough_s` per patch, else the narrowest."""
+    if has_fixed_width(configuration):
+        return configuration, measure(configuration)
     planned = configuration.network.features_per_stage[0]
     chosen, patch_s = configuration, math.inf
     # From narrow to wide, so that measuring costs little where there is little time.

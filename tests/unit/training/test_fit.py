@@ -11,6 +11,7 @@ from sparseunet.data.dataset import Split
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError, SparseUNetError, UnreadableFileError
+from sparseunet.planning.overrides import with_architecture, with_base_features
 from sparseunet.planning.plan import Configuration, NetworkPlan
 from sparseunet.preprocessing.case import PreprocessedCase, Restoration
 from sparseunet.preprocessing.store import CaseStore
@@ -83,12 +84,23 @@ def _config(**changes):
     return TrainingConfig(**(defaults | changes))
 
 
-def _fit(store, folder, *, config=None, dimensions=3, hardware=CPU, val=(), on_epoch=None):
+def _fit(
+    store,
+    folder,
+    *,
+    config=None,
+    dimensions=3,
+    hardware=CPU,
+    val=(),
+    on_epoch=None,
+    architecture="plain_unet",
+):
     folder.mkdir(exist_ok=True)
+    configuration = with_architecture(_configuration(dimensions), architecture)
     return fit(
         store,
         Split(train=store.cases, val=tuple(val)),
-        configuration=_configuration(dimensions),
+        configuration=with_base_features(configuration, 4),
         labels=LABELS,
         config=config or _config(),
         hardware=hardware,
@@ -121,11 +133,21 @@ def test_sparse_training_finds_the_box(tmp_path, dimensions):
     assert log[-1]["pseudo_dice"]["box"] > 0.6
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path, num_workers):
+@pytest.mark.parametrize(
+    ("num_workers", "architecture", "recipe"),
+    [
+        (0, "plain_unet", {}),
+        (1, "plain_unet", {}),
+        (1, "densevoxnet", {"optimizer": "adamw", "schedule": "cosine", "warmup": 2}),
+    ],
+)
+def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(
+    tmp_path, num_workers, architecture, recipe
+):
     store = _store(tmp_path / "data", slices=[4, 8])
     hardware = Hardware(device=torch.device("cpu"), dtype=None, num_workers=num_workers)
-    undisturbed = _fit(store, tmp_path / "whole", hardware=hardware)
+    how = {"hardware": hardware, "architecture": architecture, "config": _config(**recipe)}
+    undisturbed = _fit(store, tmp_path / "whole", **how)
 
     class PulledPlugError(Exception):
         pass
@@ -135,8 +157,8 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp
             raise PulledPlugError
 
     with pytest.raises(PulledPlugError):
-        _fit(store, tmp_path / "cut", hardware=hardware, on_epoch=pull_the_plug)
-    resumed = _fit(store, tmp_path / "cut", hardware=hardware)
+        _fit(store, tmp_path / "cut", on_epoch=pull_the_plug, **how)
+    resumed = _fit(store, tmp_path / "cut", **how)
     _assert_same_weights(_weights(undisturbed), _weights(resumed))
     losses = [[entry["train_loss"] for entry in _log(tmp_path / name)] for name in ("whole", "cut")]
     assert losses[0] == losses[1]
@@ -185,6 +207,17 @@ def test_validation_is_logged_where_there_are_validation_cases(tmp_path):
     entry = _log(tmp_path / "run")[-1]
     assert np.isfinite(entry["val_loss"])
     assert "box" in entry["val_pseudo_dice"]
+
+
+def test_watching_validation_cases_changes_nothing_that_is_learnt(tmp_path):
+    """Batch norm gathers statistics in training mode, and dropout draws random numbers."""
+    store = _store(tmp_path / "data")
+    kept = [
+        _weights(_fit(store, tmp_path / f"run{len(val)}", val=val, architecture="densevoxnet"))
+        for val in ((), store.cases[:1])
+    ]
+    _assert_same_weights(*kept)
+    assert any("running_mean" in key for key in kept[0])
 
 
 def test_a_loss_that_is_no_number_stops_training_with_the_remedy(tmp_path):
