@@ -1,12 +1,15 @@
 """The flags that choose the recipe of a training, and what they make of it."""
 
 import argparse
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from sparseunet.errors import RequestError
 
 if TYPE_CHECKING:
+    from sparseunet.data.labels import LabelSchema
     from sparseunet.planning.plan import Configuration
+    from sparseunet.preprocessing.case import Restoration
     from sparseunet.training.config import TrainingConfig
 
 
@@ -29,6 +32,19 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     )
     recipe.add_argument("--base-features", type=int, help="features at full resolution")
     recipe.add_argument("--learning-rate", type=float, help="at the start (default 0.01)")
+    recipe.add_argument(
+        "--augmentation",
+        metavar="NAME",
+        default="nnunet",
+        help="nnunet, light, z25, z20, none, or package.module:function (default nnunet)",
+    )
+    recipe.add_argument(
+        "--mirror-axes",
+        nargs="+",
+        metavar="AXIS",
+        help="axes of the patch to mirror, in prediction too, or none (default: all, but not across "
+        "left-right where labels come in left/right pairs)",
+    )
     recipe.add_argument("--seed", type=int, default=0, help="same seed, same weights (default 0)")
 
 
@@ -56,8 +72,10 @@ def recipe_from_arguments(
     configuration: "Configuration",
     *,
     planned_iterations: int | None,
+    mirror_axes: tuple[int, ...],
 ) -> "TrainingConfig":
     """Return the recipe; `planned_iterations` of a plan for a time hold where nothing is given."""
+    from sparseunet.training.augmentation import load_augmentation
     from sparseunet.training.config import TrainingConfig
 
     if arguments.iterations is not None and arguments.epochs is not None:
@@ -72,11 +90,42 @@ def recipe_from_arguments(
         per_epoch = 250 if iterations is None else max(1, min(250, iterations // 20))
     if iterations is None:
         iterations = (1000 if arguments.epochs is None else arguments.epochs) * per_epoch
+    load_augmentation(arguments.augmentation)  # a name that does not exist is an error here
     given = {} if arguments.learning_rate is None else {"learning_rate": arguments.learning_rate}
     return TrainingConfig(
         iterations=iterations,
         iterations_per_epoch=per_epoch,
-        mirror_axes=tuple(range(configuration.dimensions)),
+        augmentation=arguments.augmentation,
+        mirror_axes=mirror_axes,
         seed=arguments.seed,
         **given,
     )
+
+
+def mirror_axes_from_arguments(
+    arguments: argparse.Namespace,
+    configuration: "Configuration",
+    *,
+    labels: "LabelSchema",
+    scans: "Iterable[Restoration]",
+) -> tuple[int, ...]:
+    """Return the axes asked for, or those that labels and scans allow; prints why not all."""
+    from sparseunet.training.mirroring import choose_mirror_axes
+
+    asked, dimensions = arguments.mirror_axes, configuration.dimensions
+    if asked is None:
+        choice = choose_mirror_axes(
+            (*labels.classes, *labels.regions), scans, dimensions=dimensions
+        )
+        if choice.notice is not None:
+            print(choice.notice)
+        return choice.axes
+    if asked == ["none"]:
+        return ()
+    known = [str(axis) for axis in range(dimensions)]
+    if not set(asked) <= set(known):
+        raise RequestError(
+            f"--mirror-axes {' '.join(asked)}: expected axes of the {dimensions}D patch, from "
+            f"{', '.join(known)}, or none."
+        )
+    return tuple(sorted({int(axis) for axis in asked}))

@@ -18,6 +18,7 @@ from sparseunet.cli.environment import available_cpus, resolve_workspace
 from sparseunet.cli.held_out import segment_held_out
 from sparseunet.cli.recipe import (
     add_recipe_arguments,
+    mirror_axes_from_arguments,
     override_configuration,
     recipe_from_arguments,
 )
@@ -118,6 +119,7 @@ class _Request:
 
 
 def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
+    from sparseunet.data.load import parse_labels
     from sparseunet.planning.nnunet_plans import budgeted_iterations, plan_from_nnunet
     from sparseunet.preprocessing.store import CaseStore
     from sparseunet.training.record import run_id, run_identity
@@ -137,7 +139,16 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
     splits_file = folder / SPLITS_JSON
     split = _choose_split(splits_file, store.cases, arguments.fold, dataset_name)
     planned_iterations = budgeted_iterations(content, arguments.configuration)
-    config = recipe_from_arguments(arguments, configuration, planned_iterations=planned_iterations)
+    dataset_json = _read_prepared(folder / DATASET_JSON, dataset_name)
+    mirror_axes = mirror_axes_from_arguments(
+        arguments,
+        configuration,
+        labels=parse_labels(dataset_json),
+        scans=(store.manifest(case).restoration for case in split.train),
+    )
+    config = recipe_from_arguments(
+        arguments, configuration, planned_iterations=planned_iterations, mirror_axes=mirror_axes
+    )
     identity = run_identity(
         config,
         configuration,
@@ -162,7 +173,7 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
     return _Request(
         plan=plan,
         configuration=configuration,
-        dataset_json=_read_prepared(folder / DATASET_JSON, dataset_name),
+        dataset_json=dataset_json,
         store=store,
         split=split,
         fold=arguments.fold if arguments.fold == "all" else int(arguments.fold),

@@ -75,7 +75,9 @@ def _read_whole(store: CaseStore, manifest: Manifest) -> Patch:
             continue
         stored = manifest.arrays.get(key.rpartition("_")[0])
         if stored is None or stored.constant is not None:  # one value, whatever the size
-            array = np.broadcast_to(array.reshape(-1)[:1].reshape((1,) * array.ndim).copy(), array.shape)
+            array = np.broadcast_to(
+                array.reshape(-1)[:1].reshape((1,) * array.ndim).copy(), array.shape
+            )
         array.flags.writeable = False
         arrays[key] = array
     return Patch(**arrays)

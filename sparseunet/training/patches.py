@@ -79,9 +79,7 @@ def read_training_patch(
     else:
         points = SamplePoints(size, moved)
         z, y, x = (first + offset for first, offset in zip(start, points.start, strict=True))
-        box = _sample(
-            points, _read_box(cases, case, (z, y, x), points.size, shape, previous_stage)
-        )
+        box = _sample(points, _read_box(cases, case, (z, y, x), points.size, shape, previous_stage))
     weight_ZYX = weights.take(box.source_ZYX)
     if box.confidence_ZYX is not None:
         weight_ZYX *= box.confidence_ZYX

@@ -59,9 +59,7 @@ class SamplePoints:
         strides = [prod(self._box[axis + 1 :]) for axis in range(len(self._box))]
         for rows, coordinates in self._slabs():
             corners = [np.floor(along) for along in coordinates]
-            shares = [
-                along - corner for along, corner in zip(coordinates, corners, strict=True)
-            ]
+            shares = [along - corner for along, corner in zip(coordinates, corners, strict=True)]
             index = self._index(corners)
             for source, target in zip(flat, sampled, strict=True):
                 target[rows] = _between(source, index, shares, strides)
