@@ -42,8 +42,8 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         "--mirror-axes",
         nargs="+",
         metavar="AXIS",
-        help="axes of the patch to mirror, in prediction too, or none (default: all, but not across "
-        "left-right where labels come in left/right pairs)",
+        help="axes of the patch to mirror, in prediction too, or none (default: all, without the "
+        "left-right one where labels come in left/right pairs)",
     )
     recipe.add_argument("--seed", type=int, default=0, help="same seed, same weights (default 0)")
 
@@ -72,9 +72,19 @@ def recipe_from_arguments(
     configuration: "Configuration",
     *,
     planned_iterations: int | None,
-    mirror_axes: tuple[int, ...],
+    labels: "LabelSchema",
+    scans: "Iterable[Restoration]",
 ) -> "TrainingConfig":
-    """Return the recipe; `planned_iterations` of a plan for a time hold where nothing is given."""
+    """Return the recipe.
+
+    Args:
+        arguments: What was asked for.
+        configuration: Network, patch and batch.
+        planned_iterations: Those of a plan for a time; they hold where nothing is given.
+        labels: The dataset's classes; where they come in left/right pairs, one axis is not
+            mirrored, and a line is printed that says so.
+        scans: How each training case was brought to the network's grid.
+    """
     from sparseunet.training.augmentation import load_augmentation
     from sparseunet.training.config import TrainingConfig
 
@@ -96,20 +106,18 @@ def recipe_from_arguments(
         iterations=iterations,
         iterations_per_epoch=per_epoch,
         augmentation=arguments.augmentation,
-        mirror_axes=mirror_axes,
+        mirror_axes=_mirror_axes(arguments, configuration, labels, scans),
         seed=arguments.seed,
         **given,
     )
 
 
-def mirror_axes_from_arguments(
+def _mirror_axes(
     arguments: argparse.Namespace,
     configuration: "Configuration",
-    *,
     labels: "LabelSchema",
     scans: "Iterable[Restoration]",
 ) -> tuple[int, ...]:
-    """Return the axes asked for, or those that labels and scans allow; prints why not all."""
     from sparseunet.training.mirroring import choose_mirror_axes
 
     asked, dimensions = arguments.mirror_axes, configuration.dimensions

@@ -18,7 +18,6 @@ from sparseunet.cli.environment import available_cpus, resolve_workspace
 from sparseunet.cli.held_out import segment_held_out
 from sparseunet.cli.recipe import (
     add_recipe_arguments,
-    mirror_axes_from_arguments,
     override_configuration,
     recipe_from_arguments,
 )
@@ -140,14 +139,12 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
     split = _choose_split(splits_file, store.cases, arguments.fold, dataset_name)
     planned_iterations = budgeted_iterations(content, arguments.configuration)
     dataset_json = _read_prepared(folder / DATASET_JSON, dataset_name)
-    mirror_axes = mirror_axes_from_arguments(
+    config = recipe_from_arguments(
         arguments,
         configuration,
+        planned_iterations=planned_iterations,
         labels=parse_labels(dataset_json),
         scans=(store.manifest(case).restoration for case in split.train),
-    )
-    config = recipe_from_arguments(
-        arguments, configuration, planned_iterations=planned_iterations, mirror_axes=mirror_axes
     )
     identity = run_identity(
         config,

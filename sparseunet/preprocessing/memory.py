@@ -55,7 +55,14 @@ class CasesInMemory:
         if whole is None or not all(0 <= first <= last <= size for first, last, size in bounds):
             return self.store.read_patch(case, start, stop)
         z, y, x = (slice(first, last) for first, last in zip(start, stop, strict=True))
-        return Patch(*(None if array is None else array[..., z, y, x] for array in whole))
+        confidence_ZYX = whole.confidence_ZYX
+        return Patch(
+            image_CZYX=whole.image_CZYX[:, z, y, x],
+            labels_ZYX=whole.labels_ZYX[z, y, x],
+            source_ZYX=whole.source_ZYX[z, y, x],
+            confidence_ZYX=None if confidence_ZYX is None else confidence_ZYX[z, y, x],
+            inside_ZYX=whole.inside_ZYX[z, y, x],
+        )
 
 
 def _decoded_bytes(manifest: Manifest) -> int:
@@ -70,14 +77,11 @@ def _decoded_bytes(manifest: Manifest) -> int:
 def _read_whole(store: CaseStore, manifest: Manifest) -> Patch:
     patch = store.read_patch(manifest.case, (0, 0, 0), manifest.shape)
     arrays = dict(patch._asdict())
-    for key, array in arrays.items():
-        if array is None:
-            continue
-        stored = manifest.arrays.get(key.rpartition("_")[0])
-        if stored is None or stored.constant is not None:  # one value, whatever the size
-            array = np.broadcast_to(
-                array.reshape(-1)[:1].reshape((1,) * array.ndim).copy(), array.shape
-            )
-        array.flags.writeable = False
-        arrays[key] = array
+    for name, array in arrays.items():
+        stored = manifest.arrays.get(name.rpartition("_")[0])
+        if array is not None and (stored is None or stored.constant is not None):
+            one_value = np.full((1,) * array.ndim, array.flat[0], array.dtype)
+            arrays[name] = np.broadcast_to(one_value, array.shape)
+        elif array is not None:
+            array.flags.writeable = False
     return Patch(**arrays)

@@ -64,9 +64,11 @@ def paired_names(names: Sequence[str]) -> list[tuple[str, str]]:
     for words, name in by_words.items():
         for position, word in enumerate(words):
             other = _OTHER_SIDE.get(word)
-            mirrored = (*words[:position], other, *words[position + 1 :])
-            if other is not None and mirrored in by_words:
-                pairs.append((name, by_words[mirrored]))
+            if other is None:
+                continue
+            partner = by_words.get((*words[:position], other, *words[position + 1 :]))
+            if partner is not None:
+                pairs.append((name, partner))
     return pairs
 
 

@@ -8,6 +8,7 @@ movement brings in from outside the scan has weight 0.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
 import numpy as np
 
 from sparseunet.named_functions import load_function

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.random import mtrand
 from scipy import ndimage
 
 Step = tuple[float, Callable[[np.ndarray, np.random.Generator], np.ndarray]]
@@ -52,18 +53,14 @@ def blur(image_CZYX: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def scale_brightness(image_CZYX: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Multiply each channel by 0.75 to 1.25."""
     for channel_ZYX in image_CZYX:
-        channel_ZYX *= _draw_about_one(0.75, 1.25, rng)
+        np.multiply(channel_ZYX, _draw_about_one(0.75, 1.25, rng), out=channel_ZYX)
     return image_CZYX
 
 
 def change_contrast(image_CZYX: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Multiply distances to the mean by 0.75 to 1.25 per channel, and clip to the range before."""
     for channel_ZYX in image_CZYX:
-        low, high, mean = channel_ZYX.min(), channel_ZYX.max(), channel_ZYX.mean()
-        channel_ZYX -= mean
-        channel_ZYX *= _draw_about_one(0.75, 1.25, rng)
-        channel_ZYX += mean
-        np.clip(channel_ZYX, low, high, out=channel_ZYX)
+        _scale_about_mean(channel_ZYX, _draw_about_one(0.75, 1.25, rng))
     return image_CZYX
 
 
@@ -75,17 +72,10 @@ def change_gamma(
     Mean and deviation of the channel are kept. `inverted` does so to the negative image.
     """
     for channel_ZYX in image_CZYX:
+        exponent = _draw_about_one(0.7, 1.5, rng)
         if inverted:
             np.negative(channel_ZYX, out=channel_ZYX)
-        low, mean, deviation = channel_ZYX.min(), channel_ZYX.mean(), channel_ZYX.std(ddof=1)
-        channel_ZYX -= low
-        extent = max(channel_ZYX.max(), np.float32(_SMALLEST_RANGE))
-        channel_ZYX *= 1 / extent
-        np.power(channel_ZYX, _draw_about_one(0.7, 1.5, rng), out=channel_ZYX)
-        now = max(channel_ZYX.std(ddof=1), np.float32(_SMALLEST_RANGE) / extent)
-        channel_ZYX -= channel_ZYX.mean()
-        channel_ZYX *= deviation / now
-        channel_ZYX += mean
+        _raise_on_range(channel_ZYX, exponent)
         if inverted:
             np.negative(channel_ZYX, out=channel_ZYX)
     return image_CZYX
@@ -139,9 +129,7 @@ def apply_bias_field(
         for along in powers:
             exponent = np.tensordot(exponent, along, axes=(0, 0))
         darkest = channel_ZYX.min()
-        channel_ZYX -= darkest
-        channel_ZYX *= np.exp(exponent)
-        channel_ZYX += darkest
+        channel_ZYX[...] = (channel_ZYX - darkest) * np.exp(exponent) + darkest
     return image_CZYX
 
 
@@ -161,14 +149,34 @@ class _LibraryStep:
 @contextmanager
 def _global_states_from(rng: np.random.Generator) -> Iterator[None]:
     """Let `rng` decide what batchgeneratorsv2 draws: it knows only the global random states."""
-    numpy_before, torch_before = np.random.get_bit_generator(), torch.get_rng_state()
-    np.random.set_bit_generator(rng.bit_generator)
+    numpy_before, torch_before = mtrand.get_bit_generator(), torch.get_rng_state()
+    mtrand.set_bit_generator(rng.bit_generator)
     torch.default_generator.manual_seed(int(rng.integers(2**63)))
     try:
         yield
     finally:
-        np.random.set_bit_generator(numpy_before)
+        mtrand.set_bit_generator(numpy_before)
         torch.set_rng_state(torch_before)
+
+
+def _scale_about_mean(channel_ZYX: np.ndarray, factor: np.float32) -> None:
+    low, high, mean = channel_ZYX.min(), channel_ZYX.max(), channel_ZYX.mean()
+    channel_ZYX -= mean
+    channel_ZYX *= factor
+    channel_ZYX += mean
+    np.clip(channel_ZYX, low, high, out=channel_ZYX)
+
+
+def _raise_on_range(channel_ZYX: np.ndarray, exponent: np.float32) -> None:
+    mean, deviation = channel_ZYX.mean(), channel_ZYX.std(ddof=1)
+    channel_ZYX -= channel_ZYX.min()
+    extent = max(channel_ZYX.max(), np.float32(_SMALLEST_RANGE))
+    channel_ZYX *= 1 / extent
+    np.power(channel_ZYX, exponent, out=channel_ZYX)
+    new_deviation = max(channel_ZYX.std(ddof=1), np.float32(_SMALLEST_RANGE) / extent)
+    channel_ZYX -= channel_ZYX.mean()
+    channel_ZYX *= deviation / new_deviation
+    channel_ZYX += mean
 
 
 def _draw_about_one(low: float, high: float, rng: np.random.Generator) -> np.float32:
@@ -179,4 +187,4 @@ def _draw_about_one(low: float, high: float, rng: np.random.Generator) -> np.flo
 
 def _kernel_radius(sigma: float) -> int:
     """Return the reach of nnU-Net 2.8.1's kernels: the odd size nearest to 6 sigma + 0.5."""
-    return int(round((6 * sigma + 0.5 - 1) / 2))
+    return round((6 * sigma + 0.5 - 1) / 2)

@@ -97,7 +97,7 @@ class SamplePoints:
         offsets[0] = offsets[0][rows]
         coordinates = []
         for factors, origin in zip(self._matrix, self._origin, strict=True):
-            along = np.float32(origin)
+            along: np.ndarray = np.array(origin, np.float32)
             for axis in reversed(range(dimensions)):  # the small arrays first
                 column = (factors[axis] * offsets[axis]).astype(np.float32)
                 along = along + column.reshape((-1,) + (1,) * (dimensions - 1 - axis))

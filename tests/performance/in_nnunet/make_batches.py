@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-os.environ["nnUNet_n_proc_DA"] = "0"
+os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112 - nnU-Net spells it so
 
 import torch
 from nnunetv2.paths import nnUNet_preprocessed
