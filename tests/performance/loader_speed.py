@@ -45,31 +45,31 @@ def main() -> None:
                     where.run(_command(where, package, *asked), OMP_NUM_THREADS="1")
                     figures = json.loads(output.read_text())
                     runs.append({"case": name, "package": package, "repeat": repeat, **figures})
-                    print(f"{name} {package} {_speed(figures, batch_size):.0f} patches/s", flush=True)
+                    print(
+                        f"{name} {package} {_speed(figures, batch_size):.0f} patches/s", flush=True
+                    )
     summary = [_summarise(name, runs) for name in arguments.cases]
     report(summary, arguments, repeats=arguments.repeats)
 
 
-def _prepare(
-    where: Bench, dataset: str, configuration: str, arguments: argparse.Namespace
-) -> None:
+def _prepare(where: Bench, dataset: str, configuration: str, arguments: argparse.Namespace) -> None:
     """Preprocess with both packages, if that is not done yet."""
     folder = arguments.data / dataset
     if dataset == "Dataset922_CubeCT":
         folder = where.root / "made" / dataset
         if not (folder / "dataset.json").exists():
-            write_dataset(folder, shape=(200, 200, 200), spacings_mm=[(1.0, 1.0)] * 4)
+            write_dataset(folder, shape=(200, 200, 200), spacings_mm=[(1.0, 1.0, 1.0)] * 3)
     where.link(folder)
-    number = dataset[7:10]
+    number = int(dataset[7:10])
     if not (where.preprocessed("nnunet", dataset) / f"nnUNetPlans_{configuration}").exists():
         options = ["-np", arguments.num_workers, "-npfp", arguments.num_workers]
-        where.run(
-            where.nnunet("plan_and_preprocess", "-d", int(number), "-c", configuration, *options)
-        )
+        where.run(where.nnunet("plan_and_preprocess", "-d", number, "-c", configuration, *options))
     if not (where.preprocessed("sparseunet", dataset) / f"nnUNetPlans_{configuration}").exists():
         options = ["-np", arguments.num_workers]
         where.run(
-            where.sparseunet("plan_and_preprocess", "-d", int(number), "-c", configuration, *options)
+            where.sparseunet(
+                "plan_and_preprocess", "-d", int(number), "-c", configuration, *options
+            )
         )
 
 
