@@ -1,14 +1,16 @@
 """The flags that choose the recipe of a training, and what they make of it."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparseunet.errors import RequestError
 from sparseunet.training.losses import LOSSES, load_loss
 
 if TYPE_CHECKING:
+    from sparseunet.data.labels import LabelSchema
     from sparseunet.planning.plan import Configuration
+    from sparseunet.preprocessing.case import Restoration
     from sparseunet.training.config import TrainingConfig
     from sparseunet.training.presets import Preset
 
@@ -24,6 +26,7 @@ _RECIPE_FLAGS = (
     "warmup",
     "loss",
     "case_weighting",
+    "augmentation",
 )
 """Flags that are fields of `TrainingConfig`, by the same name."""
 
@@ -78,6 +81,18 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="CLASS=WEIGHT",
         help="weights in the cross-entropy, e.g. background=0.04 tumour=1.4 (default: 1 each)",
+    )
+    recipe.add_argument(
+        "--augmentation",
+        metavar="NAME",
+        help="nnunet, light, z25, z20, none, or package.module:function (default nnunet)",
+    )
+    recipe.add_argument(
+        "--mirror-axes",
+        nargs="+",
+        metavar="AXIS",
+        help="axes of the patch to mirror, in prediction too, or none (default: all, without the "
+        "left-right one where labels come in left/right pairs)",
     )
     recipe.add_argument("--seed", type=int, default=0, help="same seed, same weights (default 0)")
     _add_optimisation_arguments(parser)
@@ -148,7 +163,8 @@ def recipe_from_arguments(
     configuration: "Configuration",
     *,
     planned_iterations: int | None,
-    classes: Mapping[str, int],
+    labels: "LabelSchema",
+    scans: "Iterable[Restoration]",
 ) -> "TrainingConfig":
     """Return the recipe: of the preset, with what the flags change.
 
@@ -156,11 +172,14 @@ def recipe_from_arguments(
         arguments: Of the command line.
         configuration: Of the plan, overrides applied.
         planned_iterations: Of a plan for a time; hold where neither flags nor preset say more.
-        classes: The dataset's, name to label value.
+        labels: The dataset's classes; where they come in left/right pairs, one axis is not
+            mirrored, and a line is printed that says so.
+        scans: How each training case was brought to the network's grid.
 
     Raises:
         RequestError: A value is out of its range, or the class weights do not fit the classes.
     """
+    from sparseunet.training.augmentation import load_augmentation
     from sparseunet.training.config import TrainingConfig
 
     preset = _preset(arguments, configuration)
@@ -174,12 +193,13 @@ def recipe_from_arguments(
     config = TrainingConfig(
         **fields,
         **length,
-        class_weights=_class_weights(arguments, preset, classes),
-        mirror_axes=tuple(range(configuration.dimensions)),
+        class_weights=_class_weights(arguments, preset, labels.classes),
+        mirror_axes=_mirror_axes(arguments, configuration, labels, scans),
         patch_shares=_patch_shares(arguments.patch_shares),
         seed=arguments.seed,
     )
-    load_loss(config.loss)  # a wrong name is refused before anything is written
+    load_loss(config.loss)  # wrong names are refused before anything is written
+    load_augmentation(config.augmentation)
     return config
 
 
@@ -241,3 +261,30 @@ def _weights(flag: str, words: Sequence[str]) -> dict[str, float]:
             )
         weights[name] = value
     return weights
+
+
+def _mirror_axes(
+    arguments: argparse.Namespace,
+    configuration: "Configuration",
+    labels: "LabelSchema",
+    scans: "Iterable[Restoration]",
+) -> tuple[int, ...]:
+    from sparseunet.training.mirroring import choose_mirror_axes
+
+    asked, dimensions = arguments.mirror_axes, configuration.dimensions
+    if asked is None:
+        choice = choose_mirror_axes(
+            (*labels.classes, *labels.regions), scans, dimensions=dimensions
+        )
+        if choice.notice is not None:
+            print(choice.notice)
+        return choice.axes
+    if asked == ["none"]:
+        return ()
+    known = [str(axis) for axis in range(dimensions)]
+    if not set(asked) <= set(known):
+        raise RequestError(
+            f"--mirror-axes {' '.join(asked)}: expected axes of the {dimensions}D patch, from "
+            f"{', '.join(known)}, or none."
+        )
+    return tuple(sorted({int(axis) for axis in asked}))

@@ -146,7 +146,8 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> _Request:
         arguments,
         configuration,
         planned_iterations=planned_iterations,
-        classes=labels.classes,
+        labels=labels,
+        scans=(store.manifest(case).restoration for case in split.train),
     )
     resolve_shares(config.patch_shares, labels)  # refuses unknown names
     identity = run_identity(

@@ -54,7 +54,7 @@ class TrainingConfig:
     """None: the plan's choice where every case is dense, else True, because a class is missing from
     most small sets of annotated slices."""
     augmentation: str = "nnunet"
-    """Key of `sparseunet.training.augmentation.AUGMENTATIONS`."""
+    """Key of `sparseunet.training.augmentation.AUGMENTATIONS`, or `package.module:function`."""
     mirror_axes: tuple[int, ...] = (0, 1, 2)
     """Axes of the patch that are mirrored at random, and in prediction."""
     trust: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_TRUST))

@@ -105,7 +105,7 @@ def forecast_training(
     cases = summarise_cases(store, names, recipe)
     if not cases:
         return None
-    dataset = BatchDataset(store, cases, recipe)
+    dataset = BatchDataset(store, cases, recipe, memory_bytes=0)
     if configuration.dimensions == 2:
         cases = [replace(case, slice_axis=0) for case in cases]
     counter = _Counter(

@@ -1,17 +1,20 @@
 """Batches for training, made in background processes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sparseunet.data.annotation import Annotation, Source
+from sparseunet.data.annotation import Source
+from sparseunet.preprocessing.memory import CasesInMemory
 from sparseunet.preprocessing.previous_stage import PreviousStage, one_hot
 from sparseunet.preprocessing.store import CaseStore
-from sparseunet.training.augmentation import AUGMENTATIONS, Augmentation, seed_everything
+from sparseunet.training.augmentation import Augmentation, Movement, load_augmentation
+from sparseunet.training.patches import TrainingPatch, read_training_patch, weight_table
 from sparseunet.training.sampling import (
     BACKGROUND,
     UNANNOTATED,
@@ -23,6 +26,9 @@ from sparseunet.training.sampling import (
 
 Box = tuple[int, int, int]
 _TRIED_VOXELS = 10_000
+
+MEMORY_BYTES = 2**29
+"""What a loader's cases may take in memory. Worker processes share it where they are forked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,12 +95,15 @@ class BatchDataset(Dataset[Batch]):
         cases: Sequence[CaseSummary],
         recipe: BatchRecipe,
         previous_stage: PreviousStage | None = None,
+        *,
+        memory_bytes: int = MEMORY_BYTES,
     ) -> None:
+        """Prepare; decodes as many of the cases as fit into `memory_bytes`."""
         self.store = store
         self.cases = tuple(cases)
         self.recipe = recipe
         self.previous_stage = previous_stage
-        self.augmentation: Augmentation = AUGMENTATIONS[recipe.augmentation](
+        self.augmentation: Augmentation = load_augmentation(recipe.augmentation)(
             recipe.patch_size, recipe.mirror_axes
         )
         self.sampler = PatchSampler(
@@ -105,102 +114,92 @@ class BatchDataset(Dataset[Batch]):
             shares=recipe.patch_shares,
             case_weighting=recipe.case_weighting,
         )
+        names = [case.name for case in self.cases]
+        self._in_memory = CasesInMemory(store, names, max_bytes=memory_bytes)
+        self._weights = weight_table(recipe.trust)
 
     def places(self, step: int) -> list[PatchPlace]:
         """Return where the patches of a step lie."""
         return self.sampler.places(self._rng(step))
 
     def __getitem__(self, step: int) -> Batch:
+        recipe = self.recipe
         rng = self._rng(step)
         places = self.sampler.places(rng)
-        patches = [self._patch(place, seed=int(rng.integers(2**32))) for place in places]
-        target_BCZYX = torch.stack([target for _, target in patches])
+        channels = self.store.manifest(places[0].case).num_channels
+        if self.previous_stage is not None:
+            channels += len(recipe.previous_values)
+        size = len(places), *recipe.patch_size
+        image_BCZYX = np.empty((size[0], channels, *recipe.patch_size), np.float32)
+        labels_BZYX, weight_BZYX = np.empty(size, np.int64), np.empty(size, np.float32)
+        seeds = rng.integers(2**32, size=len(places)).tolist()
+        with _one_thread():
+            for number, (place, seed) in enumerate(zip(places, seeds, strict=True)):
+                patch_rng = np.random.default_rng([seed, 0])
+                patch = self._read(place, self.augmentation.move(patch_rng))
+                self._write_image(patch, patch_rng, image_BCZYX[number])
+                labels_BZYX[number] = patch.labels_ZYX
+                weight_BZYX[number] = patch.weight_ZYX
+                if patch.previous_ZYX is not None:
+                    self._write_previous(patch.previous_ZYX, seed, image_BCZYX[number])
         return Batch(
-            image_BCZYX=torch.stack([image for image, _ in patches]).contiguous(),
-            labels_BZYX=target_BCZYX[:, 0].to(torch.int64),
-            weight_BZYX=target_BCZYX[:, 1].contiguous(),
+            image_BCZYX=torch.from_numpy(image_BCZYX),
+            labels_BZYX=torch.from_numpy(labels_BZYX),
+            weight_BZYX=torch.from_numpy(weight_BZYX),
             annotated_BK=_annotated_outputs(self.store, [place.case for place in places]),
         )
 
     def _rng(self, step: int) -> np.random.Generator:
         return np.random.default_rng([self.recipe.seed, self.recipe.stream, step])
 
-    def _patch(self, place: PatchPlace, *, seed: int) -> tuple[Tensor, Tensor]:
-        recipe = self.recipe
-        size = _as_box(self.augmentation.loader_patch_size)
-        room = [
-            (large - small) // 2
-            for large, small in zip(size, _as_box(recipe.patch_size), strict=True)
-        ]
-        start = tuple(first - extra for first, extra in zip(place.start, room, strict=True))
-        image_CZYX, target_CZYX = read_padded(
-            self.store,
+    def _write_image(
+        self, patch: TrainingPatch, rng: np.random.Generator, image_CZYX: np.ndarray
+    ) -> None:
+        """Change intensities, and write the channels of the scan."""
+        flat = len(self.recipe.patch_size) == 2
+        changed_CZYX = self.augmentation.change_intensities(
+            patch.image_CZYX[:, 0] if flat else patch.image_CZYX, rng
+        )
+        target_CZYX = image_CZYX[: len(changed_CZYX)]
+        if self.recipe.blank_outside:
+            inside_ZYX = patch.inside_ZYX[0] if flat else patch.inside_ZYX
+            np.multiply(changed_CZYX, inside_ZYX, out=target_CZYX)
+        else:
+            target_CZYX[...] = changed_CZYX
+
+    def _write_previous(self, previous_ZYX: np.ndarray, seed: int, image_CZYX: np.ndarray) -> None:
+        """Write what the previous stage predicted, disturbed, as one channel per label value."""
+        values = self.recipe.previous_values
+        labels_ZYX = np.ascontiguousarray(previous_ZYX).reshape(self.recipe.patch_size)
+        disturbed_ZYX = self.augmentation.disturb_previous_stage(
+            labels_ZYX, np.random.default_rng([seed, 1])
+        )
+        image_CZYX[-len(values) :] = one_hot(disturbed_ZYX, values)
+
+    def _read(self, place: PatchPlace, movement: Movement) -> TrainingPatch:
+        missing = 3 - len(self.recipe.patch_size)
+        axes = tuple(axis + missing for axis in movement.mirrored_axes)
+        return read_training_patch(
+            self._in_memory,
             place.case,
-            (start[0], start[1], start[2]),
-            size,
-            recipe.trust,
+            place.start,
+            _as_box(self.recipe.patch_size),
+            shape=self.store.manifest(place.case).shape,
+            weights=self._weights,
+            movement=replace(movement, mirrored_axes=axes),
             previous_stage=self.previous_stage,
         )
-        image, target = torch.from_numpy(image_CZYX), torch.from_numpy(target_CZYX)
-        if len(recipe.patch_size) == 2:
-            image, target = image[:, 0], target[:, 0]
-        seed_everything(seed)
-        image, target = self.augmentation.apply(image, target)
-        if recipe.blank_outside:
-            image = image * target[2]
-        if self.previous_stage is not None:
-            image = torch.cat((image, self._previous_channels(target[3].numpy(), seed=seed)))
-        return image, target
-
-    def _previous_channels(self, labels_ZYX: np.ndarray, *, seed: int) -> Tensor:
-        """Return what the previous stage predicted, disturbed, as one channel per label value."""
-        rng = np.random.default_rng([seed, 1])
-        disturbed_ZYX = self.augmentation.disturb_previous_stage(labels_ZYX, rng)
-        return torch.from_numpy(one_hot(disturbed_ZYX, self.recipe.previous_values))
 
 
-def read_padded(
-    store: CaseStore,
-    case: str,
-    start: Box,
-    size: Box,
-    trust: Mapping[Source, float],
-    *,
-    previous_stage: PreviousStage | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Read a patch that may reach outside the case.
-
-    Returns:
-        image_CZYX, float32, 0 outside the case; target_CZYX, float32, with the channels label
-        value, weight and inside mask, all 0 outside: padding is never annotated. With a previous
-        stage its label value is the fourth channel, 0 outside.
-    """
-    shape = store.manifest(case).shape
-    low = [min(max(0, first), length) for first, length in zip(start, shape, strict=True)]
-    high = [
-        max(bottom, min(length, first + extent))
-        for bottom, first, extent, length in zip(low, start, size, shape, strict=True)
-    ]
-    box = (low[0], low[1], low[2]), (high[0], high[1], high[2])
-    patch = store.read_patch(case, *box)
-    z, y, x = (
-        slice(bottom - first, top - first)
-        for bottom, top, first in zip(low, high, start, strict=True)
-    )
-    annotation = Annotation(
-        labels_ZYX=patch.labels_ZYX,
-        source_ZYX=patch.source_ZYX,
-        confidence_ZYX=patch.confidence_ZYX,
-    )
-    image_CZYX = np.zeros((patch.image_CZYX.shape[0], *size), np.float32)
-    image_CZYX[:, z, y, x] = patch.image_CZYX
-    target_CZYX = np.zeros((3 if previous_stage is None else 4, *size), np.float32)
-    target_CZYX[0, z, y, x] = patch.labels_ZYX
-    target_CZYX[1, z, y, x] = annotation.weight_ZYX(trust)
-    target_CZYX[2, z, y, x] = patch.inside_ZYX
-    if previous_stage is not None:
-        target_CZYX[3, z, y, x] = previous_stage.read_patch(case, *box)
-    return image_CZYX, target_CZYX
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: sums of many voxels depend in their last bits on the number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _annotated_outputs(store: CaseStore, cases: Sequence[str]) -> Tensor | None:

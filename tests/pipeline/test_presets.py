@@ -113,7 +113,7 @@ def test_a_network_of_the_zoo_predicts_what_it_was_trained_for(workspace, tmp_pa
         ("3d_fullres", ("--architecture", "cam_wnet"), "network for 2D images"),
         ("3d_fullres", ("--architecture", "densevoxnet", "--patch-size", "16", "30", "32"),
          "multiples of (4, 4, 4)"),
-        ("3d_fullres", ("--class-weights", "tumour=2"), "the classes of the dataset are background"),
+        ("3d_fullres", ("--class-weights", "tumour=2"), "given for tumour"),
         ("3d_fullres", ("--optimizer", "newton"), "choose from sgd, adam, adamw"),
     ],
 )  # fmt: skip

@@ -18,7 +18,6 @@ from sparseunet.preprocessing.store import CaseStore
 from sparseunet.preprocessing.write import write_case
 from sparseunet.training.config import TrainingConfig
 from sparseunet.training.fit import fit
-from sparseunet.training.loader import read_padded
 from sparseunet.training.step import Hardware
 
 LABELS = LabelSchema(classes={"background": 0, "box": 1}, regions={})
@@ -232,20 +231,3 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / "run" / "checkpoint_latest.pt").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(UnreadableFileError, match=r"checkpoint_latest\.pt"):
         _fit(store, tmp_path / "run")
-
-
-def test_padding_is_never_annotated(tmp_path):
-    store = _store(tmp_path / "data", count=1)
-    image, target = read_padded(store, "case_0", (-3, -4, 10), (20, 20, 20), {Source.MANUAL: 1.0})
-    inside = np.zeros((20, 20, 20), bool)
-    inside[3:15, 4:20, :10] = True
-    assert np.array_equal(target[1] > 0, inside)
-    assert (image[0][~inside] == 0).all()
-    assert (target[0][~inside] == 0).all()
-
-
-def test_the_trust_in_a_source_weighs_its_voxels(tmp_path):
-    store = _store(tmp_path / "data", slices=[4], count=1)
-    _, target = read_padded(store, "case_0", (0, 0, 0), SHAPE, {Source.MANUAL: 0.5})
-    assert set(np.unique(target[1][4])) == {0.5}
-    assert not target[1][5].any()
