@@ -1,12 +1,12 @@
-"""Batches for training, made in background processes."""
+"""Batches for training (`batches` makes them in background processes)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from sparseunet.data.annotation import Annotation, Source
 from sparseunet.preprocessing.previous_stage import PreviousStage, one_hot
@@ -176,21 +176,6 @@ def read_padded(
     if previous_stage is not None:
         target_CZYX[3, z, y, x] = previous_stage.read_patch(case, *box)
     return image_CZYX, target_CZYX
-
-
-def load_batches(
-    dataset: BatchDataset, *, steps: range, num_workers: int, pin_memory: bool
-) -> Iterator[Batch]:
-    """Yield the batches of `steps` in order, made ahead by `num_workers` processes (0: here)."""
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=steps,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        prefetch_factor=3 if num_workers else None,
-    )
-    yield from loader
 
 
 def summarise_cases(store: CaseStore, names: Sequence[str]) -> list[CaseSummary]:
