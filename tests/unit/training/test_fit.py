@@ -1,10 +1,13 @@
 """Training learns, can be interrupted, and is the same every time."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from tiny_training import (
     SHAPE,
+    assert_same_training,
     assert_same_weights,
     make_config,
     make_store,
@@ -48,11 +51,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp
     with pytest.raises(PulledPlugError):
         train_tiny(store, tmp_path / "cut", hardware=hardware, on_epoch=[pull_the_plug])
     train_tiny(store, tmp_path / "cut", hardware=hardware)
-    assert_same_weights(read_weights(undisturbed), read_weights(resumed))
-    losses = [
-        [entry["train_loss"] for entry in read_log(tmp_path / name)] for name in ("whole", "cut")
-    ]
-    assert losses[0] == losses[1]
+    assert_same_training(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(tmp_path):
@@ -100,6 +99,25 @@ def test_validation_is_logged_where_there_are_validation_cases(tmp_path):
     entry = read_log(tmp_path / "run")[-1]
     assert np.isfinite(entry["val_loss"])
     assert "box" in entry["val_pseudo_dice"]
+    assert (tmp_path / "run" / "checkpoint_best.pt").is_file()
+
+
+def test_the_log_says_what_was_seen_how_long_it_took_and_that_it_ended(tmp_path):
+    store = make_store(tmp_path / "data", slices=[4])
+    train_tiny(store, tmp_path / "run")
+    *epochs, last = (
+        json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    )
+    assert [entry["epoch"] for entry in epochs] == [1, 2, 3]
+    for entry in epochs:
+        assert 0 < entry["class_voxels"]["box"] < entry["annotated_voxels"]
+        assert 0 <= entry["waiting_for_data"] <= 1
+        assert 50 < entry["peak_memory_mib"] < 10_000
+    assert last["finished"]
+    assert last["step"] == 9
+    assert last["best_step"] is None, "there was no validation case"
+    assert not (tmp_path / "run" / "checkpoint_best.pt").exists()
+    assert last["duration_s"] == pytest.approx(sum(e["duration_s"] for e in epochs), abs=0.01)
 
 
 def test_a_loss_that_is_no_number_stops_training_with_the_remedy(tmp_path):
@@ -108,11 +126,14 @@ def test_a_loss_that_is_no_number_stops_training_with_the_remedy(tmp_path):
         train_tiny(store, tmp_path / "run", config=make_config(learning_rate=1e30))
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
+def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path):
     store = make_store(tmp_path / "data")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint_latest.pt").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(UnreadableFileError, match=r"checkpoint_latest\.pt"):
+    with pytest.raises(UnreadableFileError, match=r"checkpoint_latest\.pt.*remove it to train"):
+        train_tiny(store, tmp_path / "run")
+    (tmp_path / "run" / "checkpoint_best.pt").write_bytes(b"")
+    with pytest.raises(UnreadableFileError, match="--checkpoint best"):
         train_tiny(store, tmp_path / "run")
 
 
