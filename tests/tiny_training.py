@@ -18,7 +18,8 @@ from sparseunet.data.dataset import Split
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import SparseUNetError
-from sparseunet.planning.plan import Configuration, NetworkPlan
+from sparseunet.fingerprint.fingerprint import IntensityProperties
+from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
 from sparseunet.preprocessing.case import PreprocessedCase, Restoration
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.preprocessing.write import write_case
@@ -56,6 +57,24 @@ def make_configuration(dimensions=3):
             decoder_depths=(1,) * 2,
         ),
         batch_dice=False,
+    )
+
+
+def make_plan():
+    intensities = IntensityProperties(
+        mean=0.0, median=0.0, std=1.0, min=-9.0, max=9.0, percentile_00_5=-9.0, percentile_99_5=9.0
+    )
+    return Plan(
+        dataset_name="Dataset001_Tiny",
+        plans_name="nnUNetPlans",
+        planner="default",
+        original_median_spacing_mm=(1.0, 1.0, 1.0),
+        original_median_shape=SHAPE,
+        image_reader_writer="SimpleITKIO",
+        transpose_forward=(0, 1, 2),
+        transpose_backward=(0, 1, 2),
+        intensities=(intensities,),
+        configurations={"3d": make_configuration()},
     )
 
 
