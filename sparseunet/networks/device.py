@@ -76,9 +76,10 @@ def keep_freed_memory() -> bool:
     """Make this process keep the memory it frees, for training on a CPU; whether that worked.
 
     Feature maps are so large that glibc asks the kernel for each of them and hands each back, so
-    that every step touches fresh pages: 13 % of a step in bfloat16 and 30 % in float32 were such
-    page faults (batch 7). In return the process stays as large as it ever was. Child processes
-    inherit the setting. Does nothing where the C library has no `mallopt` (musl, macOS, Windows).
+    that every step touches fresh pages. Kept instead, a step of a small 3D network took 0.6 of the
+    processor time in float32 and 0.8 in bfloat16, for 19 % and 3 % more memory at most. Child
+    processes inherit the setting. Does nothing where the C library has no `mallopt` (musl, macOS,
+    Windows).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
