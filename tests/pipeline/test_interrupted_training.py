@@ -37,7 +37,7 @@ def workspace(tmp_path_factory):
 def test_a_stopped_training_tells_the_command_that_ends_it(workspace, capsys):
     command = [sys.executable, "-m", "sparseunet", "--workspace", str(workspace)]
     command += ["train", "1", "2d", "0", *RECIPE, "32", "32", "--num-workers", "1"]
-    command += ["--iterations", "9", "--iterations-per-epoch", "2"]
+    command += ["--iterations", "5", "--iterations-per-epoch", "1"]
     fold = workspace / "results" / "Dataset001_Shapes" / "2d" / "stopped" / "fold_0"
     process = subprocess.Popen([*command, "--run", "stopped"], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
