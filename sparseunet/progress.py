@@ -2,14 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-def track(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
+def track(items: Iterable[T], *, total: int, label: str) -> Generator[T, None, None]:
     """Yield `items` while showing how many are done and how long the rest will take.
 
     On a terminal a bar is drawn on standard error; otherwise at most one line every ten seconds.

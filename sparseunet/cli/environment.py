@@ -22,3 +22,8 @@ def resolve_workspace(option: str | None) -> Workspace:
 def available_cpus() -> int:
     """Return the number of processors this process may use (cgroup and SLURM masks respected)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_thread_count() -> bool:
+    """Whether somebody has said how many threads a process may compute with."""
+    return any(os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))

@@ -1,6 +1,7 @@
 """`sparseunet VERB ...`: finds the verb, imports its module, turns errors into exit codes."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -31,6 +32,7 @@ VERBS = {
     ),
     "interpolate": ("sparseunet.cli.interpolate", "fill labels between annotated slices"),
     "train": ("sparseunet.cli.train", "train a network on what is annotated"),
+    "runs": ("sparseunet.cli.list_runs", "list and compare trained networks"),
     "predict": ("sparseunet.cli.predict", "segment new scans with a trained network"),
     "evaluate": ("sparseunet.cli.evaluate", "compare segmentations with references"),
     "inspect_predictions": (
@@ -63,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     module.add_arguments(parser)
     arguments = parser.parse_args(before + after)
+    arguments.command_line = shlex.join(("sparseunet", *words))
     try:
         return int(module.run(arguments) or 0)
     except SparseUNetError as error:

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Literal
 from sparseunet.cli.environment import resolve_workspace
 from sparseunet.cli.runs import default_folds, find_runs, parse_fold
 from sparseunet.errors import DatasetError, RequestError
+from sparseunet.workspace import CHECKPOINT_BEST, CHECKPOINT_FINAL
 
 if TYPE_CHECKING:
     from sparseunet.data.dataset import Case
     from sparseunet.networks.trained_model import TrainedModel
+
+_CHECKPOINTS = {"final": CHECKPOINT_FINAL, "best": CHECKPOINT_BEST}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLD",
         help="folds to average: numbers, or all for the network trained on every case "
         "(default: all if trained, else every finished number)",
+    )
+    model.add_argument(
+        "--checkpoint",
+        choices=("final", "best"),
+        default="final",
+        help="weights of the last step, or of the best epoch by its validation (default final)",
     )
     model.add_argument(
         "-prev_stage_predictions",
@@ -164,7 +173,7 @@ def _choose_model(
     asked = [parse_fold(fold) for fold in arguments.folds or ()]
     folder = _choose_run(arguments, asked)
     folds = tuple(asked) or default_folds(folder)
-    model = load_trained_model(folder, folds)
+    model = load_trained_model(folder, folds, checkpoint=_CHECKPOINTS[arguments.checkpoint])
     print(f"Model: {folder}, folds {' '.join(map(str, folds))}")
     return model, folds
 

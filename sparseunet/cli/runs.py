@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparseunet.errors import RequestError
-from sparseunet.workspace import CHECKPOINT_FINAL, Workspace, fold_folder
+from sparseunet.workspace import (
+    CHECKPOINT_BEST,
+    CHECKPOINT_FINAL,
+    RUN_JSON,
+    Workspace,
+    fold_folder,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +122,65 @@ def default_folds(run_folder: Path) -> tuple[int | str, ...]:
 def parse_fold(text: str) -> int | str:
     """Return a fold as the number it is, or as the word it is (`all`)."""
     return int(text) if text.isdigit() else text
+
+
+def all_folds(workspace: Workspace, dataset_name: str | None = None) -> list[Path]:
+    """Return the folder of every fold of every run, finished or not, sorted."""
+    return sorted(
+        path.parent for path in workspace.results.glob(f"{dataset_name or '*'}/*/*/*/{RUN_JSON}")
+    )
+
+
+def resolve_run(workspace: Workspace, text: str) -> Path:
+    """Return the folder of a run given by its path, the path of a fold, or its name.
+
+    Raises:
+        RequestError: There is none, or several have the name.
+    """
+    path = Path(text)
+    if path.is_dir():
+        if (path / RUN_JSON).is_file():
+            return path.resolve().parent
+        if next(path.glob(f"*/{RUN_JSON}"), None) is not None:
+            return path.resolve()
+    found = sorted({fold.parent for fold in all_folds(workspace) if fold.parent.name == text})
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = "\n".join(f"  {folder}" for folder in found)
+        raise RequestError(f"Several runs are called {text}; give the path of one:\n{listed}")
+    raise RequestError(
+        f"No run {text!r}: neither a folder that holds one nor a name in {workspace.results}. "
+        "`sparseunet runs` lists them."
+    )
+
+
+def resolve_weights(workspace: Workspace, text: str, *, fold: str) -> Path:
+    """Return the checkpoint given by its path, or a run's: its final weights, else its best.
+
+    Args:
+        workspace: Where runs are looked for by name.
+        text: File of a checkpoint, folder of a fold, folder or name of a run.
+        fold: Which fold of a run is taken if it has several: this one, else `all`.
+
+    Raises:
+        RequestError: No such file or run, it has no weights yet, or the fold is not clear.
+    """
+    if Path(text).is_file():
+        return Path(text)
+    is_fold = (Path(text) / RUN_JSON).is_file()
+    run = resolve_run(workspace, text)
+    folds = [Path(text)] if is_fold else [path.parent for path in sorted(run.glob(f"*/{RUN_JSON}"))]
+    if len(folds) > 1:
+        names = (fold_folder(run, fold), fold_folder(run, "all"))
+        folds = [folder for folder in names if folder in folds][:1] or folds
+    if len(folds) > 1:
+        there = ", ".join(folder.name for folder in folds)
+        raise RequestError(f"{run} has several folds ({there}); give the folder of one of them.")
+    for name in (CHECKPOINT_FINAL, CHECKPOINT_BEST):
+        if (folds[0] / name).is_file():
+            return folds[0] / name
+    raise RequestError(f"{folds[0]} holds no weights yet; train it to the end first.")
 
 
 def _join(folds: Sequence[int | str]) -> str:

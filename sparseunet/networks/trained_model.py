@@ -16,7 +16,13 @@ from sparseunet.errors import RequestError, UnreadableFileError
 from sparseunet.networks.build import build_network, num_input_channels
 from sparseunet.planning.nnunet_plans import plan_from_nnunet
 from sparseunet.planning.plan import Configuration, Plan
-from sparseunet.workspace import CHECKPOINT_FINAL, RUN_JSON, fold_folder, sibling_run
+from sparseunet.workspace import (
+    CHECKPOINT_BEST,
+    CHECKPOINT_FINAL,
+    RUN_JSON,
+    fold_folder,
+    sibling_run,
+)
 
 RUN_KIND = "sparseunet.run"
 RUN_VERSION = 1
@@ -55,6 +61,11 @@ def load_trained_model(
         for fold in folds
         if not (fold_folder(run_folder, fold) / checkpoint).is_file()
     ]
+    if missing and checkpoint == CHECKPOINT_BEST:
+        raise RequestError(
+            f"There is no {', '.join(missing)}. A fold without validation cases, like all, has no "
+            "best weights; take the final ones (--checkpoint final)."
+        )
     if missing or not folds:
         raise RequestError(
             "No finished training for: "

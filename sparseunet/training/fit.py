@@ -1,54 +1,48 @@
 """Train one network on one split: the loop, from preprocessed cases to final weights."""
 
-import json
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from sparseunet.artifacts import atomic_path
+from sparseunet.artifacts import remove_unfinished
 from sparseunet.data.annotation import Source
 from sparseunet.data.dataset import Split
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
 from sparseunet.networks.build import build_network, num_input_channels
-from sparseunet.networks.device import autocast
+from sparseunet.networks.device import keep_freed_memory
 from sparseunet.planning.plan import Configuration
 from sparseunet.preprocessing.previous_stage import PreviousStage
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.progress import track
+from sparseunet.training.batches import load_batches
+from sparseunet.training.checkpoints import Checkpoints
 from sparseunet.training.config import TrainingConfig
-from sparseunet.training.loader import (
-    Batch,
-    BatchDataset,
-    BatchRecipe,
-    load_batches,
-    summarise_cases,
-)
+from sparseunet.training.disk import explain_full_disk, warn_if_space_is_short
+from sparseunet.training.epoch import Engine, train_epoch, validate
+from sparseunet.training.interruption import TrainingInterruptedError
+from sparseunet.training.loader import BatchDataset, BatchRecipe, summarise_cases
+from sparseunet.training.lock import hold_folder
 from sparseunet.training.losses import load_loss
 from sparseunet.training.losses.comparison import weights_by_output
 from sparseunet.training.objective import Objective
-from sparseunet.training.optimisation import learning_rate_at, new_optimizer
+from sparseunet.training.optimisation import new_optimizer
+from sparseunet.training.pretrained import load_pretrained_weights
+from sparseunet.training.run_log import OnEpoch, read_log, summary_line, write_log
 from sparseunet.training.sampling import CaseSummary, resolve_shares
-from sparseunet.training.state import (
-    TrainingState,
-    restore_checkpoint,
-    save_checkpoint,
-    save_weights,
-)
-from sparseunet.training.step import Hardware, train_step
-from sparseunet.workspace import CHECKPOINT_FINAL, CHECKPOINT_LATEST, LOG_JSONL
+from sparseunet.training.state import TrainingState, checkpoint_bytes, restore_checkpoint
+from sparseunet.training.step import Hardware
+from sparseunet.training.tally import Tally
+from sparseunet.workspace import CHECKPOINT_LATEST
 
 logger = logging.getLogger(__name__)
 
-LogEntry = dict[str, Any]
-_VALIDATION_SHARE = 5
-"""One validation step for so many training steps (nnU-Net 2.8.1: 50 for 250)."""
+_CHECKPOINTS_AT_ONCE = 3
+"""The latest, the one that replaces it, and the weights alone, best and final."""
 
 
 def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than other networks
@@ -60,31 +54,39 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
     config: TrainingConfig,
     hardware: Hardware,
     folder: Path,
-    on_epoch: Callable[[Sequence[LogEntry]], None] | None = None,
+    on_epoch: Sequence[OnEpoch] = (),
     previous_stage: PreviousStage | None = None,
+    pretrained: Path | None = None,
+    checkpoint_every_s: float = 600.0,
+    stop_signal: Callable[[], int | None] = lambda: None,
 ) -> Path:
     """Train to the end, going on from the last checkpoint in `folder` if there is one.
 
     Args:
         store: Preprocessed cases of the configuration.
-        split: Cases to train on, and to watch (may be none).
+        split: Cases to train on, and to watch (may be none: then there are no best weights).
         configuration: Network, patch and batch.
         labels: The dataset's classes.
         config: The recipe.
         hardware: Device, precision and workers.
         folder: Receives checkpoints and `log.jsonl`, one line per epoch.
-        on_epoch: Called with the whole log after each epoch, e.g. to draw it.
+        on_epoch: Each called with the whole log after each epoch, e.g. to draw it.
         previous_stage: What the first stage of a cascade predicted for these cases: input of the
             second, never a target. For the second stage only.
+        pretrained: Checkpoint whose weights, but for the heads, are the start.
+        checkpoint_every_s: Least time between two checkpoints; 0 writes one after every epoch.
+        stop_signal: Asked before every step; a signal number ends training with a checkpoint.
 
     Returns:
         The file of the final weights.
 
     Raises:
         RequestError: No training case has any annotation, there is no such loss or class to weigh,
-            or the configuration has a previous stage and its predictions are not given (or the
-            reverse).
-        SparseUNetError: The loss stopped being a number.
+            the configuration has a previous stage and its predictions are not given (or the
+            reverse), pretrained weights do not fit, or another process trains in `folder`.
+        TrainingInterruptedError: `stop_signal` gave one; called again, training goes on.
+        SparseUNetError: Loss or weights stopped being numbers, the disk is full, or batches cannot
+            be made. The last checkpoint is kept.
     """
     _check_previous_stage(configuration, previous_stage)
     recipe = batch_recipe(configuration, config, labels)
@@ -94,118 +96,87 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
             f"None of the {len(split.train)} training cases has an annotated voxel; annotate some "
             "slices, or check that the ignore value of dataset.json is right."
         )
-    objective = _objective(configuration, labels, config, training_cases)
+    if hardware.device.type == "cpu":
+        keep_freed_memory()
+    engine = Engine(
+        objective=_objective(configuration, labels, config, training_cases),
+        config=config,
+        hardware=hardware,
+        stop_signal=stop_signal,
+    )
     state = _new_state(configuration, labels, config, hardware)
+    with hold_folder(folder):
+        remove_unfinished(folder)
+        _start(state, folder, pretrained, config)
+        return _train(
+            state,
+            BatchDataset(store, training_cases, recipe, previous_stage),
+            _validation_dataset(store, split, recipe, previous_stage),
+            engine=engine,
+            checkpoints=Checkpoints(folder=folder, every_s=checkpoint_every_s),
+            on_epoch=on_epoch,
+            label=f"Training {configuration.name}",
+        )
+
+
+def _start(
+    state: TrainingState, folder: Path, pretrained: Path | None, config: TrainingConfig
+) -> None:
     if (folder / CHECKPOINT_LATEST).is_file():
         restore_checkpoint(state, folder / CHECKPOINT_LATEST)
         logger.info("Going on after step %d of %d", state.step, config.iterations)
-    log = _read_log(folder / LOG_JSONL, up_to_step=state.step)
+        return
+    if pretrained is not None:
+        load_pretrained_weights(state.network, pretrained)
+    needed_bytes = _CHECKPOINTS_AT_ONCE * checkpoint_bytes(state)
+    warn_if_space_is_short(folder, needed_bytes=needed_bytes)
+
+
+def _train(
+    state: TrainingState,
+    training: BatchDataset,
+    validation: BatchDataset | None,
+    *,
+    engine: Engine,
+    checkpoints: Checkpoints,
+    on_epoch: Sequence[OnEpoch],
+    label: str,
+) -> Path:
+    folder, hardware = checkpoints.folder, engine.hardware
+    log = read_log(folder, epochs=state.epochs)
+    steps = range(state.step, engine.config.iterations)
     batches = load_batches(
-        BatchDataset(store, training_cases, recipe, previous_stage),
-        steps=range(state.step, config.iterations),
+        training,
+        steps=steps,
         num_workers=hardware.num_workers,
         pin_memory=hardware.device.type == "cuda",
     )
-    validation = _validation_dataset(store, split, recipe, previous_stage)
-    progress = track(
-        range(state.step, config.iterations),
-        total=config.iterations - state.step,
-        label=f"Training {configuration.name}",
-    )
-    while state.step < config.iterations:
-        entry = _train_epoch(state, batches, progress, objective, config, hardware)
-        if validation is not None:
-            entry |= _validate(state, validation, objective, config, hardware)
-        log.append(entry)
-        _write_log(folder / LOG_JSONL, log)
-        save_checkpoint(state, folder / CHECKPOINT_LATEST)
-        if on_epoch is not None:
-            on_epoch(log)
-    next(progress, None)
-    save_weights(state, folder / CHECKPOINT_FINAL)
-    (folder / CHECKPOINT_LATEST).unlink(missing_ok=True)
-    return folder / CHECKPOINT_FINAL
-
-
-@dataclass(kw_only=True, slots=True)
-class _Tally:
-    """Sums over the batches of one epoch. Batches without annotation are left out."""
-
-    losses: list[float] = field(default_factory=list)
-    annotated_voxels: int = 0
-    counts: Tensor | None = None
-
-    def add(self, loss: float, counts: Tensor, batch: Batch) -> None:
-        annotated = int((batch.weight_BZYX > 0).sum())
-        if annotated:
-            self.losses.append(loss)
-            self.annotated_voxels += annotated
-            self.counts = counts if self.counts is None else self.counts + counts
-
-    @property
-    def mean_loss(self) -> float | None:
-        return sum(self.losses) / len(self.losses) if self.losses else None
-
-
-def _train_epoch(
-    state: TrainingState,
-    batches: Iterator[Batch],
-    progress: Iterator[int],
-    objective: Objective,
-    config: TrainingConfig,
-    hardware: Hardware,
-) -> LogEntry:
-    start, waited_s, tally = time.perf_counter(), 0.0, _Tally()
-    state.network.train()
-    epoch = state.step // config.iterations_per_epoch + 1
-    for _ in range(min(config.iterations, epoch * config.iterations_per_epoch) - state.step):
-        next(progress)
-        asked = time.perf_counter()
-        batch = next(batches)
-        waited_s += time.perf_counter() - asked
-        loss, counts = train_step(
-            state, batch, objective=objective, config=config, hardware=hardware
-        )
-        tally.add(loss, counts, batch)
-    duration_s = time.perf_counter() - start
-    return {
-        "epoch": epoch,
-        "step": state.step,
-        "train_loss": tally.mean_loss,
-        "pseudo_dice": objective.pseudo_dice(tally.counts),
-        "learning_rate": learning_rate_at(state.step - 1, config),
-        "annotated_voxels": tally.annotated_voxels,
-        "duration_s": round(duration_s, 3),
-        "waiting_for_data": round(waited_s / duration_s, 4),
-    }
-
-
-@torch.no_grad()
-def _validate(
-    state: TrainingState,
-    dataset: BatchDataset,
-    objective: Objective,
-    config: TrainingConfig,
-    hardware: Hardware,
-) -> LogEntry:
-    steps = max(1, config.iterations_per_epoch // _VALIDATION_SHARE)
-    first = state.step // config.iterations_per_epoch * steps
-    tally = _Tally()
-    state.network.eval()  # nothing drops out, and batch norm learns nothing from what is watched,
-    state.network.training = True  # while networks with deep supervision give all their levels
-    for batch in load_batches(
-        dataset, steps=range(first, first + steps), num_workers=0, pin_memory=False
-    ):
-        moved = batch.to(hardware.device)
-        with autocast(hardware.device, hardware.dtype):
-            outputs = state.network(moved.image_BCZYX)
-        known = moved.labels_BZYX, moved.weight_BZYX, moved.annotated_BK
-        loss, counts = objective.loss(outputs, *known), objective.counts(outputs, *known)
-        tally.add(float(loss), counts, batch)
-    return {
-        "val_loss": tally.mean_loss,
-        "val_pseudo_dice": objective.pseudo_dice(tally.counts),
-    }
+    progress = track(steps, total=len(steps), label=label)
+    with closing(batches), closing(progress):
+        try:
+            while state.epochs < engine.config.epochs:
+                entry = train_epoch(
+                    state, batches, engine=engine, checkpoints=checkpoints, progress=progress
+                )
+                if validation is not None:
+                    entry |= validate(state, validation, engine=engine)
+                    state.best.consider(entry["val_pseudo_dice"], state)
+                    entry["val_running_dice"] = state.best.running_mean
+                state.epochs, state.tally = state.epochs + 1, Tally()
+                log.append(entry)
+                write_log(folder, log)
+                if checkpoints.is_due() and state.epochs < engine.config.epochs:
+                    checkpoints.write(state)
+                for call in on_epoch:
+                    with explain_full_disk(folder):
+                        call(log)
+        except TrainingInterruptedError:
+            checkpoints.write(state)
+            raise
+        next(progress, None)
+    best_step = None if state.best.highest is None else state.best.step
+    write_log(folder, [*log, summary_line(log, best_step=best_step)])
+    return checkpoints.finish(state)
 
 
 def _objective(
@@ -291,16 +262,3 @@ def _validation_dataset(
         return None
     unchanged = replace(recipe, augmentation="none", stream=1)
     return BatchDataset(store, cases, unchanged, previous_stage)
-
-
-def _read_log(path: Path, *, up_to_step: int) -> list[LogEntry]:
-    if not path.is_file():
-        return []
-    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [entry for entry in entries if entry["step"] <= up_to_step]
-
-
-def _write_log(path: Path, log: Sequence[LogEntry]) -> None:
-    with atomic_path(path) as temporary:
-        lines = "".join(json.dumps(entry) + "\n" for entry in log)
-        temporary.write_text(lines, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Batches for training, made in background processes."""
+"""Batches for training (`batches` makes them in background processes)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from sparseunet.data.annotation import Source
 from sparseunet.preprocessing.memory import CasesInMemory
@@ -208,21 +208,6 @@ def _annotated_outputs(store: CaseStore, cases: Sequence[str]) -> Tensor | None:
     if num_outputs == 0:
         return None
     return torch.tensor([(True,) * num_outputs if row is None else row for row in known])
-
-
-def load_batches(
-    dataset: BatchDataset, *, steps: range, num_workers: int, pin_memory: bool
-) -> Iterator[Batch]:
-    """Yield the batches of `steps` in order, made ahead by `num_workers` processes (0: here)."""
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=steps,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        prefetch_factor=3 if num_workers else None,
-    )
-    yield from loader
 
 
 def summarise_cases(

@@ -19,14 +19,16 @@ def run_identity(
     *,
     data_hash: str,
     time_budget_min: float | None,
+    pretrained_hash: str | None = None,
 ) -> dict[str, Any]:
     """Return what makes two runs the same run; device, precision and workers do not."""
-    return {
+    identity = {
         "training": hash_content(config),
         "configuration": hash_content(configuration),
         "data": data_hash,
         "time_budget_min": time_budget_min,
     }
+    return identity if pretrained_hash is None else identity | {"pretrained": pretrained_hash}
 
 
 def run_id(identity: dict[str, Any]) -> str:
@@ -75,7 +77,8 @@ def require_same_run(description: dict[str, Any], identity: dict[str, Any], fold
         RequestError: Names what differs.
     """
     recorded = description.get("identity", {})
-    different = [key for key, value in identity.items() if recorded.get(key) != value]
+    keys = [*identity, *(key for key in recorded if key not in identity)]
+    different = [key for key in keys if recorded.get(key) != identity.get(key)]
     if different:
         raise RequestError(
             f"{folder} holds a run with another {' and '.join(different)}; give this one another "

@@ -1,18 +1,108 @@
 """One training as a run with a folder and a record of its own."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sparseunet.data.dataset import Split
 from sparseunet.data.load import parse_labels
-from sparseunet.networks.device import DTYPE_NAMES
+from sparseunet.networks.device import DTYPE_NAMES, PRECISIONS
 from sparseunet.planning.plan import Configuration, Plan
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.training.config import TrainingConfig
 from sparseunet.training.fit import fit
-from sparseunet.training.record import run_id, run_identity, write_run
+from sparseunet.training.record import (
+    read_run,
+    require_same_run,
+    run_id,
+    run_identity,
+    write_run,
+)
 from sparseunet.training.step import Hardware
-from sparseunet.workspace import fold_folder
+from sparseunet.workspace import RUN_JSON, fold_folder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRequest:
+    """What a run is to be, before anything is measured or trained."""
+
+    plan: Plan
+    configuration: Configuration
+    """Network, patch and batch, overrides applied."""
+    dataset_json: dict[str, Any]
+    split: Split
+    fold: int | str
+    config: TrainingConfig
+    identity: dict[str, Any]
+    """See `run_identity`."""
+    run_id: str
+    others: Mapping[str, Any] = field(default_factory=dict)
+    """Further entries of `run.json`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A run with its record: what is trained, and where."""
+
+    folder: Path
+    """Of one fold."""
+    configuration: Configuration
+    config: TrainingConfig
+    hardware: Hardware
+    is_new: bool
+
+
+def open_run(
+    folder: Path,
+    request: RunRequest,
+    *,
+    hardware: Callable[[str | None], Hardware],
+    fitted: Callable[[Hardware], tuple[Configuration, TrainingConfig]] | None = None,
+) -> Run:
+    """Return the run that `folder` holds as it was recorded, or record it as a new one.
+
+    Args:
+        folder: Of the fold.
+        request: What is asked for.
+        hardware: Gives the hardware for the precision that was recorded (None: a new run).
+        fitted: Changes network, batch and length of a new run to what this machine can do.
+
+    Raises:
+        RequestError: The folder holds a run of another recipe, plan or data.
+    """
+    if (folder / RUN_JSON).is_file():
+        description, configuration, config = read_run(folder)
+        require_same_run(description, request.identity, folder)
+        recorded = hardware(description["precision"])
+        return Run(
+            folder=folder,
+            configuration=configuration,
+            config=config,
+            hardware=recorded,
+            is_new=False,
+        )
+    chosen = hardware(None)
+    configuration, config = request.configuration, request.config
+    if fitted is not None:
+        configuration, config = fitted(chosen)
+    write_run(
+        folder,
+        plan=request.plan,
+        configuration=configuration,
+        config=config,
+        run_id=request.run_id,
+        identity=request.identity,
+        dataset_name=request.plan.dataset_name,
+        fold=request.fold,
+        cases={"train": request.split.train, "val": request.split.val},
+        precision=DTYPE_NAMES[chosen.dtype],
+        dataset_json=request.dataset_json,
+        **request.others,
+    )
+    return Run(
+        folder=folder, configuration=configuration, config=config, hardware=chosen, is_new=True
+    )
 
 
 def train_on_all_cases(
@@ -27,40 +117,43 @@ def train_on_all_cases(
 ) -> Path:
     """Train on every case and return the folder of the run, `results/run-.../`.
 
+    A run that was interrupted goes on.
+
     Args:
         store: Preprocessed cases.
         plan: The dataset's plan, recorded with the run.
         configuration: Network, patch and batch, overrides applied.
         dataset_json: The description of the dataset.
         config: The recipe.
-        hardware: Device, precision and workers.
+        hardware: Device, precision and workers. A run that goes on keeps its precision.
         results: Folder of the runs of this dataset and configuration.
     """
     split = Split(train=store.cases, val=())
     data_hash = store.content_hash()
     identity = run_identity(config, configuration, data_hash=data_hash, time_budget_min=None)
     run_folder = results / run_id(identity)
-    folder = fold_folder(run_folder, "all")
-    write_run(
-        folder,
+    request = RunRequest(
         plan=plan,
         configuration=configuration,
-        config=config,
-        run_id=run_folder.name,
-        identity=identity,
-        dataset_name=plan.dataset_name,
-        fold="all",
-        cases={"train": split.train, "val": split.val},
-        precision=DTYPE_NAMES[hardware.dtype],
         dataset_json=dataset_json,
+        split=split,
+        fold="all",
+        config=config,
+        identity=identity,
+        run_id=run_folder.name,
     )
+
+    def with_precision(recorded: str | None) -> Hardware:
+        return hardware if recorded is None else replace(hardware, dtype=PRECISIONS[recorded])
+
+    run = open_run(fold_folder(run_folder, "all"), request, hardware=with_precision)
     fit(
         store,
         split,
-        configuration=configuration,
+        configuration=run.configuration,
         labels=parse_labels(dataset_json),
-        config=config,
-        hardware=hardware,
-        folder=folder,
+        config=run.config,
+        hardware=run.hardware,
+        folder=run.folder,
     )
     return run_folder

@@ -14,6 +14,9 @@ from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import learning_rate_at
 from sparseunet.training.state import TrainingState
 
+_SMALLEST_SCALE = 2.0**-20
+"""Of the loss in float16; what overflows even then is not finite in any precision."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hardware:
@@ -36,12 +39,14 @@ def train_step(
 ) -> tuple[float, Tensor]:
     """Do one optimiser step.
 
+    In float16 a loss that overflows is no fault: the scaler leaves the step out and scales less.
+
     Returns:
-        The loss, and per foreground class the counts of true positive, false positive and false
-        negative annotated voxels, shape (classes, 3).
+        The loss (in float16 perhaps not finite), and per foreground class the counts of true
+        positive, false positive and false negative annotated voxels, shape (classes, 3).
 
     Raises:
-        SparseUNetError: The loss is not finite.
+        SparseUNetError: The loss is not finite, in float16 at any scale.
     """
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate_at(state.step, config)
@@ -53,7 +58,7 @@ def train_step(
         outputs = state.network(batch.image_BCZYX)
     loss = objective.loss(outputs, batch.labels_BZYX, batch.weight_BZYX, batch.annotated_BK)
     value = float(loss.detach())
-    if not math.isfinite(value):
+    if not math.isfinite(value) and not _may_overflow(state):
         raise SparseUNetError(
             f"The loss became {value} at step {state.step + 1}; the last checkpoint is kept. Train "
             "with --precision float32 or a lower --learning-rate."
@@ -66,3 +71,8 @@ def train_step(
     state.step += 1
     counts = objective.counts(outputs, batch.labels_BZYX, batch.weight_BZYX, batch.annotated_BK)
     return value, counts
+
+
+def _may_overflow(state: TrainingState) -> bool:
+    """Whether float16 may be to blame: its scale starts at 2^16 and is halved at every overflow."""
+    return state.scaler.is_enabled() and state.scaler.get_scale() > _SMALLEST_SCALE

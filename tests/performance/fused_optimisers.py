@@ -3,6 +3,7 @@
 OMP_NUM_THREADS=1 python tests/performance/fused_optimisers.py
 """
 
+import argparse
 import time
 
 import torch
@@ -41,6 +42,7 @@ def step_s(optimizer: str, *, fused: bool) -> float:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for name in OPTIMIZERS:
         plain = min(step_s(name, fused=False) for _ in range(REPEATS))
         fused = min(step_s(name, fused=True) for _ in range(REPEATS))

@@ -3,21 +3,26 @@
 Arguments: PREPROCESSED_DATASET CONFIGURATION BATCH_SIZE COUNT OUTPUT.
 """
 
+import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
 import torch
 
 from sparseunet.data.annotation import Source
+from sparseunet.networks.device import keep_freed_memory
 from sparseunet.planning.nnunet_plans import plan_from_nnunet
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.training.loader import BatchDataset, BatchRecipe, summarise_cases
 
 
 def main() -> None:
-    folder, name, batch_size, count, output = sys.argv[1:6]
+    parser = argparse.ArgumentParser(description=__doc__)
+    for word in ("folder", "name", "batch_size", "count", "output"):
+        parser.add_argument(word)
+    folder, name, batch_size, count, output = vars(parser.parse_args()).values()
+    keep_freed_memory()
     torch.set_num_threads(1)
     plans_file = Path(folder) / "nnUNetPlans.json"
     plan = plan_from_nnunet(json.loads(plans_file.read_text()), source=str(plans_file))

@@ -3,9 +3,9 @@
 Arguments: REQUEST OUTPUT, two JSON files; the request also holds the precision.
 """
 
+import argparse
 import itertools
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from sparseunet.data.load import parse_labels
 from sparseunet.networks.build import build_network, num_input_channels
-from sparseunet.networks.device import PRECISIONS, autocast
+from sparseunet.networks.device import PRECISIONS, autocast, keep_freed_memory
 from sparseunet.planning.nnunet_plans import plan_from_nnunet
 from sparseunet.training.config import TrainingConfig
 from sparseunet.training.objective import Objective
@@ -22,10 +22,15 @@ from sparseunet.training.optimisation import new_optimizer
 
 
 def main() -> None:
-    request = json.loads(Path(sys.argv[1]).read_text())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("request", type=Path)
+    parser.add_argument("answer", type=Path)
+    arguments = parser.parse_args()
+    request = json.loads(arguments.request.read_text())
+    keep_freed_memory()
     device = torch.device(request["device"])
     torch.set_num_threads(request["threads"])
-    plan = plan_from_nnunet(request["plans"], source=sys.argv[1])
+    plan = plan_from_nnunet(request["plans"], source=str(arguments.request))
     configuration = plan.configurations[request["configuration"]]
     labels = parse_labels(request["dataset_json"])
     config = TrainingConfig()
@@ -70,7 +75,7 @@ def main() -> None:
     times = [step() for _ in range(request["warm_up"] + request["steps"])]
     memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None
     answer = {"times_s": times[request["warm_up"] :], "memory_mib": memory}
-    Path(sys.argv[2]).write_text(json.dumps(answer))
+    arguments.answer.write_text(json.dumps(answer))
 
 
 def _now(device: torch.device) -> float:

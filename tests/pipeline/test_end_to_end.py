@@ -14,6 +14,7 @@ from sparseunet.artifacts import read_json, write_json
 from sparseunet.cli.main import main
 from sparseunet.data.io import read_geometry, read_label_map
 from sparseunet.data.synthetic import make_dataset
+from sparseunet.training.run_log import read_log
 
 RECIPE = ["--base-features", "4", "--batch-size", "2", "--seed", "3", "-device", "cpu"]
 
@@ -78,7 +79,7 @@ def test_a_numbered_fold_is_validated_on_its_own_cases(workspace):
     summary = json.loads((fold / "validation" / "summary.json").read_text())
     assert len(summary["metric_per_case"]) == len(description["cases"]["val"])
     assert (fold / "progress.png").stat().st_size > 1000
-    log = [json.loads(line) for line in (fold / "log.jsonl").read_text().splitlines()]
+    log = read_log(fold)
     assert log[-1]["step"] == 4
     assert np.isfinite(log[-1]["val_loss"])
 
@@ -110,8 +111,7 @@ def test_plans_made_for_a_time_say_how_long_to_train(workspace):
         train(workspace, "1", "3d_fullres", "all", "-p", "laptop", "--run", name, *words)
         (folder,) = (run for run in runs(workspace, "Dataset001_Shapes", "3d_fullres")
                      if run.name == name)  # fmt: skip
-        log = (folder / "fold_all" / "log.jsonl").read_text().splitlines()
-        assert json.loads(log[-1])["step"] == steps
+        assert read_log(folder / "fold_all")[-1]["step"] == steps
 
 
 def test_a_run_name_is_not_reused_for_another_recipe(workspace, capsys):
@@ -122,7 +122,8 @@ def test_a_run_name_is_not_reused_for_another_recipe(workspace, capsys):
 
 
 def test_a_killed_training_resumes_to_the_weights_of_an_undisturbed_one(workspace):
-    words = ["1", "3d_fullres", "all", *RECIPE, "--iterations", "12", "--iterations-per-epoch", "3"]
+    words = ["1", "3d_fullres", "all", *RECIPE, "--iterations", "12", "--iterations-per-epoch", "3",
+             "--checkpoint-minutes", "0"]  # fmt: skip
     command = [
         sys.executable, "-c", "from sparseunet.cli.main import main; raise SystemExit(main())",
         "--workspace", str(workspace), "train", *words, "--run", "killed",
@@ -152,7 +153,7 @@ def test_a_time_budget_chooses_network_and_iterations(workspace):
         "--run", "quick")  # fmt: skip
     fold = workspace / "results" / "Dataset002_Sparse" / "3d_fullres" / "quick" / "fold_all"
     description = read_json(fold / "run.json")
-    log = [json.loads(line) for line in (fold / "log.jsonl").read_text().splitlines()]
+    log = read_log(fold)
     assert log[-1]["step"] == description["training"]["iterations"]
     configuration = description["plan"]["configurations"]["3d_fullres"]
     assert configuration["architecture"]["arch_kwargs"]["features_per_stage"][0] == 8

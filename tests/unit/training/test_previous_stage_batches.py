@@ -8,7 +8,6 @@ import torch
 from phantoms import blobs, box
 from scipy import ndimage
 
-from sparseunet.artifacts import read_json
 from sparseunet.data.annotation import Annotation, Source
 from sparseunet.data.dataset import Split
 from sparseunet.data.geometry import Geometry
@@ -25,6 +24,7 @@ from sparseunet.training.cascade import dilate, disturb_labels, erode, unchanged
 from sparseunet.training.config import TrainingConfig
 from sparseunet.training.fit import fit
 from sparseunet.training.loader import BatchDataset, BatchRecipe, summarise_cases
+from sparseunet.training.run_log import read_log
 from sparseunet.training.step import Hardware
 
 SHAPE = (14, 24, 22)
@@ -235,7 +235,7 @@ def test_the_second_stage_trains(cascade, tmp_path, labels):
     )
     weights = torch.load(final, weights_only=True)["weights"]
     assert weights["encoder.stages.0.0.conv.weight"].shape[1] == 3
-    (entry,) = [read_json(tmp_path / "run" / "log.jsonl")]
+    (entry,) = read_log(tmp_path / "run")
     assert np.isfinite(entry["val_loss"])
 
 

@@ -1,0 +1,216 @@
+"""Train what `train` was asked for: hardware, run, checkpoints on signals, and what is shown."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparseunet.cli.cascade import FirstStage
+from sparseunet.cli.environment import available_cpus, has_thread_count
+from sparseunet.progress import format_duration
+from sparseunet.workspace import FORECAST_JSON, PROGRESS_PNG, TENSORBOARD
+
+if TYPE_CHECKING:
+    from sparseunet.planning.plan import Configuration
+    from sparseunet.preprocessing.store import CaseStore
+    from sparseunet.training.config import TrainingConfig
+    from sparseunet.training.run import Run, RunRequest
+    from sparseunet.training.run_log import OnEpoch
+    from sparseunet.training.step import Hardware
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingRequest:
+    """What one call asks for, before anything is measured or trained."""
+
+    run: "RunRequest"
+    store: "CaseStore"
+    time_budget_min: float | None
+    first: FirstStage | None
+    """The first stage that a cascade's second stage learns behind."""
+    pretrained: Path | None
+    """Checkpoint to start from."""
+
+
+def train_fold(request: TrainingRequest, arguments: argparse.Namespace, folder: Path) -> None:
+    """Train to the end, or until a signal comes.
+
+    Raises:
+        TrainingInterruptedError: One came; the message holds the command to go on.
+        RequestError: `folder` holds another run, or the training cannot start.
+        SparseUNetError: The training failed.
+    """
+    from sparseunet.data.load import parse_labels
+    from sparseunet.networks.device import DTYPE_NAMES
+    from sparseunet.training.fit import fit
+    from sparseunet.training.interruption import TrainingInterruptedError, stop_on_signals
+    from sparseunet.training.run import open_run
+
+    def hardware(recorded: str | None) -> "Hardware":
+        return _hardware(arguments, precision=recorded or arguments.precision)
+
+    def fitted(chosen: "Hardware") -> tuple["Configuration", "TrainingConfig"]:
+        return _fit_to_budget(request, chosen)
+
+    run = open_run(folder, request.run, hardware=hardware, fitted=fitted)
+    configuration, config = run.configuration, run.config
+    if not run.is_new:
+        print(f"Going on with {folder}")
+    print(
+        f"{request.run.plan.dataset_name} {configuration.name} fold {request.run.fold}: "
+        f"{config.iterations} iterations of batch {configuration.batch_size}, patch "
+        f"{'×'.join(map(str, configuration.patch_size))}, "
+        f"{configuration.network.architecture}, "
+        f"{configuration.network.features_per_stage[0]} base features, {run.hardware.device}, "
+        f"{DTYPE_NAMES[run.hardware.dtype]}\nRun folder: {folder}",
+        flush=True,
+    )
+    _forecast(request, run)
+    with ExitStack() as stack:
+        on_epoch = _listeners(stack, request, run, arguments)
+        stop_signal = stack.enter_context(stop_on_signals())
+        try:
+            fit(
+                request.store,
+                request.run.split,
+                configuration=configuration,
+                labels=parse_labels(request.run.dataset_json),
+                config=config,
+                hardware=run.hardware,
+                folder=folder,
+                on_epoch=on_epoch,
+                previous_stage=None if request.first is None else request.first.inputs,
+                pretrained=request.pretrained,
+                checkpoint_every_s=60 * arguments.checkpoint_minutes,
+                stop_signal=stop_signal,
+            )
+        except TrainingInterruptedError as error:
+            raise TrainingInterruptedError(
+                f"{error}; go on with: {arguments.command_line}", signal_number=error.signal_number
+            ) from None
+        number = stop_signal()  # one that came too late for a step
+        if number is not None:
+            raise TrainingInterruptedError(
+                f"stopped after the last step; end with: {arguments.command_line}",
+                signal_number=number,
+            )
+
+
+def _forecast(request: TrainingRequest, run: "Run") -> None:
+    """Print and keep what the network will see; nothing where nothing is annotated."""
+    from sparseunet.data.load import parse_labels
+    from sparseunet.training.forecast import forecast_training, format_forecast, write_forecast
+
+    forecast = forecast_training(
+        request.store,
+        request.run.split.train,
+        configuration=run.configuration,
+        labels=parse_labels(request.run.dataset_json),
+        config=run.config,
+    )
+    if forecast is not None:
+        write_forecast(run.folder / FORECAST_JSON, forecast)
+        print("\n".join(format_forecast(forecast)), flush=True)
+        for warning in forecast.warnings:
+            logger.warning("%s", warning)
+
+
+def _listeners(
+    stack: ExitStack, request: TrainingRequest, run: "Run", arguments: argparse.Namespace
+) -> "list[OnEpoch]":
+    """Return what is called after every epoch."""
+    from dataclasses import asdict
+
+    from sparseunet.report.figures import draw_training_curves
+    from sparseunet.training.tracking import write_tensorboard, write_wandb
+
+    def show(log: Sequence[dict[str, Any]]) -> None:
+        draw_training_curves(log, run.folder / PROGRESS_PNG)
+        if not sys.stdout.isatty():
+            print(_epoch_line(log[-1], run.config.epochs), flush=True)
+
+    listeners: list[OnEpoch] = [show]
+    if arguments.tensorboard:
+        listeners.append(stack.enter_context(write_tensorboard(run.folder / TENSORBOARD)))
+    if arguments.wandb is not None:
+        asked = request.run
+        name = "-".join(
+            (asked.plan.dataset_name, run.configuration.name, asked.run_id, str(asked.fold))
+        )
+        listeners.append(
+            stack.enter_context(
+                write_wandb(
+                    arguments.wandb, name=name, folder=run.folder, config=asdict(run.config)
+                )
+            )
+        )
+    return listeners
+
+
+def _hardware(arguments: argparse.Namespace, *, precision: str) -> "Hardware":
+    import torch
+
+    from sparseunet.networks.device import resolve_device, resolve_precision
+    from sparseunet.training.step import Hardware
+
+    device, workers, cpus = (
+        resolve_device(arguments.device),
+        arguments.num_workers,
+        available_cpus(),
+    )
+    if workers is None:
+        workers = 1 if device.type == "cpu" else max(1, min(12, cpus - 1))
+    if device.type == "cpu" and not has_thread_count():
+        torch.set_num_threads(compute_threads(cpus, workers))
+    return Hardware(device=device, dtype=resolve_precision(precision, device), num_workers=workers)
+
+
+def compute_threads(cpus: int, num_workers: int) -> int:
+    """Return how many threads a CPU computes with: a processor for each worker is left.
+
+    Two processors both compute, since one worker rarely needs a whole one.
+    """
+    return max(1, min(cpus, 2), cpus - num_workers)
+
+
+def _fit_to_budget(
+    request: TrainingRequest, hardware: "Hardware"
+) -> tuple["Configuration", "TrainingConfig"]:
+    asked = request.run
+    if request.time_budget_min is None:
+        return asked.configuration, asked.config
+    from sparseunet.data.load import parse_labels
+    from sparseunet.training.time_budget import fit_into_budget
+
+    print("Measuring this machine ...", flush=True)
+    fitted = fit_into_budget(
+        asked.configuration,
+        labels=parse_labels(asked.dataset_json),
+        config=asked.config,
+        hardware=hardware,
+        budget_s=60 * request.time_budget_min,
+    )
+    per_epoch = min(asked.config.iterations_per_epoch, max(1, fitted.iterations // 20))
+    config = replace(asked.config, iterations=fitted.iterations, iterations_per_epoch=per_epoch)
+    return fitted.configuration, config
+
+
+def _epoch_line(entry: dict[str, Any], epochs: int) -> str:
+    scores = ", ".join(
+        f"{name} {score:.3f}" if score is not None else f"{name} –"
+        for name, score in entry["pseudo_dice"].items()
+    )
+    loss = entry["train_loss"]
+    duration_s = entry["duration_s"] + entry.get("val_duration_s", 0)
+    return (
+        f"epoch {entry['epoch']}/{epochs}: loss "
+        f"{'–' if loss is None else format(loss, '.3f')}, pseudo Dice {scores}, "
+        f"{format_duration(duration_s)}, "
+        f"{format_duration(duration_s * (epochs - entry['epoch']))} left"
+    )

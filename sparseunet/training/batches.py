@@ -1,0 +1,225 @@
+"""Batches of a training in order, made ahead by processes that may die.
+
+A batch is a function of its step alone, so processes that died are replaced and make the very
+batches that are missing.
+"""
+
+import logging
+import multiprocessing
+import multiprocessing.process
+import shutil
+import signal
+import threading
+import traceback
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+
+from torch.utils.data import DataLoader, Dataset
+
+from sparseunet.errors import SparseUNetError
+from sparseunet.training.loader import Batch, BatchDataset
+
+logger = logging.getLogger(__name__)
+
+_AHEAD = 3
+"""Batches per process that are made before they are asked for."""
+_MAX_DEATHS = 3
+"""So often may processes die while no batch arrives."""
+_SHARED_MEMORY = Path("/dev/shm")
+_OUT_OF_MEMORY = {signal.SIGKILL, signal.SIGBUS} if hasattr(signal, "SIGKILL") else set()
+_HINTS = {
+    "SIGKILL": "as systems do that run out of memory; fewer --num-workers need less",
+    "SIGBUS": f"as happens when {_SHARED_MEMORY} is full; enlarge it (docker: --shm-size) or use "
+    "fewer --num-workers",
+}
+
+
+def load_batches(
+    dataset: BatchDataset, *, steps: range, num_workers: int, pin_memory: bool
+) -> Generator[Batch, None, None]:
+    """Yield the batches of `steps` in order, made ahead by `num_workers` processes (0: here).
+
+    A process that dies is named in a warning and replaced. After three deaths without a batch
+    between, batches are made here if memory was the likely reason. Fewer processes start where
+    shared memory does not hold their batches. Closing the iterator ends the processes.
+
+    Raises:
+        SparseUNetError: A batch cannot be made (names case and file), or processes keep dying for
+            another reason than memory.
+    """
+    careful, remaining, deaths = _Careful(dataset), steps, 0
+    num_workers = _workers_that_fit(dataset, num_workers)
+    while remaining and num_workers:
+        crew = _Crew(careful, remaining, num_workers=num_workers, pin_memory=pin_memory)
+        try:
+            while remaining:
+                batch = _unwrap(next(crew))
+                remaining, deaths = remaining[1:], 0
+                yield batch
+        except _WorkersDiedError as error:
+            deaths += 1
+            if deaths == _MAX_DEATHS and not error.for_memory:
+                raise SparseUNetError(
+                    f"{error}; {deaths} times in a row at step {remaining[0] + 1}. Preprocess "
+                    "again if files are damaged, or see whether --num-workers 0 says more."
+                ) from None
+            if deaths == _MAX_DEATHS:
+                num_workers = 0
+            logger.warning(
+                "%s. %s",
+                error,
+                "It is replaced; no batch is lost."
+                if num_workers
+                else "From now on batches are made without processes, which is slower.",
+            )
+        finally:
+            crew.end()
+    for step in remaining:
+        batch = _unwrap(careful[step])
+        yield batch.pin_memory() if pin_memory else batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Failure:
+    """Why a batch could not be made, in a form that travels between processes."""
+
+    message: str
+
+
+class _Careful(Dataset["Batch | _Failure"]):
+    """The batches of a dataset, or why there is none."""
+
+    def __init__(self, dataset: BatchDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, step: int) -> "Batch | _Failure":
+        try:
+            return self.dataset[step]
+        except SparseUNetError as error:
+            return _Failure(message=f"The batch of step {step + 1} cannot be made: {error}")
+        except Exception:  # noqa: BLE001 - a fault of ours, told with all it needs to be found
+            told = traceback.format_exc()
+            return _Failure(message=f"The batch of step {step + 1} cannot be made:\n{told}")
+
+
+def _unwrap(answer: "Batch | _Failure") -> Batch:
+    if isinstance(answer, _Failure):
+        raise SparseUNetError(answer.message)
+    return answer
+
+
+class _WorkersDiedError(Exception):
+    """Says which processes died, and of what."""
+
+    def __init__(self, dead: list[tuple[int, multiprocessing.process.BaseProcess]]) -> None:
+        self.for_memory = all(-(process.exitcode or 0) in _OUT_OF_MEMORY for _, process in dead)
+        super().__init__(
+            "; ".join(
+                f"Worker {number} (pid {process.pid}), which makes batches, "
+                f"{_cause(process.exitcode or 0)}"
+                for number, process in dead
+            )
+        )
+
+
+class _Crew:
+    """The processes of one torch loader."""
+
+    def __init__(
+        self, dataset: _Careful, steps: range, *, num_workers: int, pin_memory: bool
+    ) -> None:
+        loader = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=steps,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            prefetch_factor=_AHEAD,
+            worker_init_fn=_leave_signals_to_training,
+        )
+        others = set(multiprocessing.active_children())
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+        self._iterator: Iterator[Batch | _Failure] | None = iter(loader)
+        if in_main_thread and before is not None:
+            # torch's handler would raise in the middle of an optimiser step.
+            signal.signal(signal.SIGCHLD, before)
+        started = set(multiprocessing.active_children()) - others
+        self._processes = sorted(started, key=lambda process: process.pid or 0)
+
+    def __next__(self) -> "Batch | _Failure":
+        assert self._iterator is not None, "not ended"
+        try:
+            return next(self._iterator)
+        except (RuntimeError, OSError, EOFError):
+            connection.wait([process.sentinel for process in self._processes], timeout=1)
+            dead = [
+                (number, process)
+                for number, process in enumerate(self._processes)
+                if not process.is_alive()
+            ]
+            if not dead:
+                raise
+            for process in self._processes:  # one may wait for ever for a lock the dead held
+                process.kill()
+            raise _WorkersDiedError(dead) from None
+
+    def end(self) -> None:
+        """End the processes and wait for them."""
+        self._iterator = None  # torch tells them to end, and waits
+        for process in self._processes:
+            process.kill()
+            process.join()
+
+
+def _leave_signals_to_training(_: int) -> None:
+    """In a new process: ignore what a terminal or a scheduler sends to all processes at once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _cause(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name
+    return f"was killed by {name}" + (f", {_HINTS[name]}" if name in _HINTS else "")
+
+
+def _workers_that_fit(dataset: BatchDataset, num_workers: int) -> int:
+    """Return how many processes shared memory has room for, with a warning where it is fewer."""
+    if not num_workers or not _SHARED_MEMORY.is_dir():
+        return num_workers
+    free_bytes, size_bytes = shutil.disk_usage(_SHARED_MEMORY).free, batch_bytes(dataset)
+    fitting = fitting_workers(num_workers, batch_bytes=size_bytes, free_bytes=free_bytes)
+    if fitting < num_workers:
+        logger.warning(
+            "%s has %d MB free, too little for the batches (%d MB each) of %d workers; %d are used."
+            " Enlarge it (docker: --shm-size=8g or --ipc=host).",
+            _SHARED_MEMORY,
+            free_bytes // 2**20,
+            -(-size_bytes // 2**20),
+            num_workers,
+            fitting,
+        )
+    return fitting
+
+
+def fitting_workers(num_workers: int, *, batch_bytes: int, free_bytes: int) -> int:
+    """Return the largest number of workers, at most as asked, whose batches fit; perhaps 0.
+
+    Every worker has some batches ready and makes another; training holds one more.
+    """
+    room = free_bytes // max(1, batch_bytes) - 1
+    return max(0, min(num_workers, room // (_AHEAD + 1)))
+
+
+def batch_bytes(dataset: BatchDataset) -> int:
+    """Return the size of one batch: float32 channels, int64 labels, float32 weights."""
+    recipe = dataset.recipe
+    voxels = recipe.batch_size
+    for length in recipe.patch_size:
+        voxels *= length
+    channels = dataset.store.manifest(dataset.cases[0].name).num_channels
+    return voxels * (4 * (channels + len(recipe.previous_values)) + 8 + 4)

@@ -1,0 +1,145 @@
+"""One epoch: its steps, its validation, and its line of the log."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sparseunet.networks.device import autocast
+from sparseunet.training.batches import load_batches
+from sparseunet.training.checkpoints import Checkpoints
+from sparseunet.training.config import TrainingConfig
+from sparseunet.training.interruption import TrainingInterruptedError
+from sparseunet.training.loader import Batch, BatchDataset
+from sparseunet.training.objective import Objective
+from sparseunet.training.optimisation import learning_rate_at
+from sparseunet.training.run_log import LogEntry
+from sparseunet.training.state import TrainingState
+from sparseunet.training.step import Hardware, train_step
+from sparseunet.training.tally import Tally
+
+_VALIDATION_SHARE = 5
+"""One validation step for so many training steps (nnU-Net 2.8.1: 50 for 250)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engine:
+    """What stays the same from step to step."""
+
+    objective: Objective
+    config: TrainingConfig
+    hardware: Hardware
+    stop_signal: Callable[[], int | None]
+    """Says which signal has asked the training to stop; None for none."""
+
+    def raise_if_stopped(self, state: TrainingState) -> None:
+        """Raise `TrainingInterruptedError` when a signal has come."""
+        number = self.stop_signal()
+        if number is not None:
+            raise TrainingInterruptedError(
+                f"stopped after step {state.step} of {self.config.iterations}", signal_number=number
+            )
+
+
+def train_epoch(
+    state: TrainingState,
+    batches: Iterator[Batch],
+    *,
+    engine: Engine,
+    checkpoints: Checkpoints,
+    progress: Iterator[int],
+) -> LogEntry:
+    """Do the steps that are missing of the epoch under way, and return what it was like.
+
+    Raises:
+        TrainingInterruptedError: A signal has come; `state` may be saved and trained on later.
+        SparseUNetError: Loss or weights are no numbers, a batch cannot be made, the disk is full.
+    """
+    config = engine.config
+    state.network.train()
+    end = min(config.iterations, (state.epochs + 1) * config.iterations_per_epoch)
+    while state.step < end:
+        engine.raise_if_stopped(state)
+        start = time.perf_counter()
+        next(progress, None)
+        asked = time.perf_counter()
+        batch = next(batches)
+        state.tally.waited_s += time.perf_counter() - asked
+        loss, counts = train_step(
+            state, batch, objective=engine.objective, config=config, hardware=engine.hardware
+        )
+        state.tally.add(loss, counts, batch)
+        state.tally.duration_s += time.perf_counter() - start
+        if state.step < end and checkpoints.is_due_within_epoch():
+            checkpoints.write(state)
+    tally, objective = state.tally, engine.objective
+    return {
+        "epoch": state.epochs + 1,
+        "step": state.step,
+        "train_loss": tally.mean_loss,
+        "pseudo_dice": objective.pseudo_dice(tally.counts),
+        "learning_rate": learning_rate_at(state.step - 1, config),
+        "annotated_voxels": tally.annotated_voxels,
+        "class_voxels": _by_class(objective, tally),
+        "skipped_steps": tally.skipped_steps,
+        "duration_s": round(tally.duration_s, 3),
+        "waiting_for_data": round(tally.waited_s / max(tally.duration_s, 1e-9), 4),
+        **_peak_memory(engine.hardware.device),
+    }
+
+
+@torch.no_grad()
+def validate(state: TrainingState, dataset: BatchDataset, *, engine: Engine) -> LogEntry:
+    """Return loss and pseudo Dice on batches of the validation cases.
+
+    Raises:
+        TrainingInterruptedError: A signal has come.
+    """
+    start, tally = time.perf_counter(), Tally()
+    device, objective = engine.hardware.device, engine.objective
+    count = max(1, engine.config.iterations_per_epoch // _VALIDATION_SHARE)
+    first = (state.epochs + 1) * count
+    steps = range(first, first + count)
+    state.network.eval()  # nothing drops out, and batch norm learns nothing from what is watched,
+    state.network.training = True  # while networks with deep supervision give all their levels
+    with closing(load_batches(dataset, steps=steps, num_workers=0, pin_memory=False)) as batches:
+        for batch in batches:
+            engine.raise_if_stopped(state)
+            moved = batch.to(device)
+            with autocast(device, engine.hardware.dtype):
+                outputs = state.network(moved.image_BCZYX)
+            known = moved.labels_BZYX, moved.weight_BZYX, moved.annotated_BK
+            loss, counts = objective.loss(outputs, *known), objective.counts(outputs, *known)
+            tally.add(float(loss), counts, batch)
+    return {
+        "val_loss": tally.mean_loss,
+        "val_pseudo_dice": objective.pseudo_dice(tally.counts),
+        "val_class_voxels": _by_class(objective, tally),
+        "val_duration_s": round(time.perf_counter() - start, 3),
+    }
+
+
+def _by_class(objective: Objective, tally: Tally) -> dict[str, int]:
+    voxels = dict.fromkeys(objective.labels.foreground, 0)
+    return voxels | dict(zip(voxels, tally.class_voxels, strict=False))
+
+
+def _peak_memory(device: torch.device) -> dict[str, Any]:
+    """Return the most memory this process, and its GPU, have held so far, in MiB."""
+    found: dict[str, Any] = {"peak_memory_mib": _peak_resident_mib()}
+    if device.type == "cuda":
+        found["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return found
+
+
+def _peak_resident_mib() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
