@@ -30,6 +30,7 @@ EXAMINED = "examined"
 _TRAINING_CASES = "training_cases"
 _PREDICTED_NEXT_STAGE = "predicted_next_stage"
 GROUND_TRUTH = "gt_segmentations"
+_UNCERTAINTY = "uncertainty"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +157,16 @@ def sibling_run(run_folder: Path, configuration: str, run_id: str) -> Path:
 def previous_stage_folder(output: Path, configuration: str) -> Path:
     """Return where `predict` puts the segmentations of the first stage of a cascade."""
     return output / configuration
+
+
+def probabilities_file(label_file: Path, case: str) -> Path:
+    """Return where the probabilities lie that a label file was decided by."""
+    return label_file.with_name(f"{case}.npy")
+
+
+def uncertainty_file(label_file: Path, case: str, name: str) -> Path:
+    """Return where the map called `name` of how sure a label file is lies, of the same format."""
+    return label_file.parent / _UNCERTAINTY / f"{case}_{name}{label_file.name[len(case) :]}"
 
 
 _DATASET_NAME = re.compile(r"Dataset\d{3}_.+")

@@ -15,13 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sparseunet.cli.environment import resolve_workspace
+from sparseunet.cli.environment import available_memory_bytes, resolve_workspace
 from sparseunet.cli.runs import default_folds, find_runs, parse_fold
 from sparseunet.errors import DatasetError, RequestError
 
 if TYPE_CHECKING:
     from sparseunet.data.dataset import Case
     from sparseunet.networks.trained_model import TrainedModel
+
+_SHARE_OF_MEMORY = 0.8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +91,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="scans prepared ahead of the network and written behind it (default 2)",
     )
+    how.add_argument(
+        "--max-memory",
+        type=float,
+        metavar="GIB",
+        help="main memory to stay within; what does not fit lies in a temporary file in the output "
+        "folder, with the same result (default: four fifths of what is available)",
+    )
+    parts = parser.add_argument_group("parts, for several GPUs or machines")
+    parts.add_argument(
+        "-num_parts",
+        "--num-parts",
+        type=int,
+        default=1,
+        metavar="N",
+        help="predict every N-th scan only; others predict the rest (default 1)",
+    )
+    parts.add_argument(
+        "-part_id",
+        "--part-id",
+        type=int,
+        default=0,
+        metavar="I",
+        help="which: 0 to N - 1 (default 0)",
+    )
+    more = parser.add_argument_group("besides the segmentations")
+    more.add_argument(
+        "--save-probabilities",
+        "--save_probabilities",
+        action="store_true",
+        help="write the probabilities of all classes, CASE.npy (float16; classes, z, y, x)",
+    )
+    more.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="write maps of entropy and of disagreement between folds, mirrored passes and patches",
+    )
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
         "--continue-prediction",
@@ -111,9 +149,17 @@ def run(arguments: argparse.Namespace) -> int:
         mirror=not arguments.disable_tta,
         step=arguments.step_size,
         num_workers=arguments.num_workers,
+        max_memory_gib=_max_memory_gib(arguments.max_memory),
+        save_probabilities=arguments.save_probabilities,
+        uncertainty=arguments.uncertainty,
     )
+    num_parts, part = arguments.num_parts, arguments.part_id
+    if not 0 <= part < num_parts:
+        raise RequestError(
+            f"There is no part {part} of {num_parts}; --part-id is 0 to --num-parts - 1."
+        )
     model, folds = _choose_model(arguments)
-    scans = _find_inputs(arguments.input, model)
+    scans = _find_inputs(arguments.input, model)[part::num_parts]
     written = _choose_stages(arguments, model, folds)(
         scans,
         output=arguments.output,
@@ -123,6 +169,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(f"{len(written)} segmentations in {arguments.output}")
     return 0
+
+
+def _max_memory_gib(asked: float | None) -> float | None:
+    if asked is not None:
+        return asked
+    available = available_memory_bytes()
+    return None if available is None else _SHARE_OF_MEMORY * available / 2**30
 
 
 def _existing(arguments: argparse.Namespace) -> Literal["refuse", "skip", "overwrite"]:
