@@ -16,7 +16,12 @@ from sparseunet.networks.trained_model import TrainedModel, load_network
 from sparseunet.prediction.memory import MemoryLimit
 from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.sliding_window import Tiling, sliding_window
-from sparseunet.preprocessing.case import PreprocessedCase, preprocess_case
+from sparseunet.preprocessing.case import (
+    PreprocessedCase,
+    crop_image,
+    normalise_cropped,
+    resample_cropped,
+)
 from sparseunet.preprocessing.previous_stage import with_previous_stage
 
 _VOXELS_PER_CALL = 90_000
@@ -176,7 +181,11 @@ def prepare(
             f"cascade and by nothing else; {model.configuration.name} has the previous stage "
             f"{model.configuration.previous_stage}."
         )
-    case = preprocess_case(name, image, None, plan=model.plan, configuration=model.configuration)
+    plan, configuration = model.plan, model.configuration
+    cropped = crop_image(image, transpose_forward=plan.transpose_forward)
+    del image  # Large scans: what is not needed any more must not stay while the next is made.
+    cropped = normalise_cropped(cropped, plan=plan, configuration=configuration)
+    case = resample_cropped(name, cropped, plan=plan, configuration=configuration)
     if previous_ZYX is None:
         return case
     return with_previous_stage(case, previous_ZYX, model.labels)

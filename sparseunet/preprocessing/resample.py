@@ -57,10 +57,12 @@ def resample_image(
         order=order,
     )
     separate = separate_axis(spacing_mm, new_spacing_mm)
-    result_CZYX = np.empty((len(image_CZYX), *new_shape), np.float32)
     with one_blas_thread():
+        if len(image_CZYX) == 1:  # without a copy of it
+            return _resample_channel(image_CZYX[0], maps, separate)[None]
+        result_CZYX = np.empty((len(image_CZYX), *new_shape), np.float32)
         for channel_ZYX, out_ZYX in zip(image_CZYX, result_CZYX, strict=True):
-            _resample_channel(channel_ZYX, out_ZYX, maps, separate)
+            out_ZYX[...] = _resample_channel(channel_ZYX, maps, separate)
     return result_CZYX
 
 
@@ -202,15 +204,14 @@ def slabs(
 
 
 def _resample_channel(
-    channel_ZYX: np.ndarray, out_ZYX: np.ndarray, maps: Sequence[AxisMap], separate: int | None
-) -> None:
-    """Fill `out_ZYX`."""
+    channel_ZYX: np.ndarray, maps: Sequence[AxisMap], separate: int | None
+) -> np.ndarray:
     weights = [None if step.size == step.new_size else step.weights for step in maps]
     before_ZYX = channel_ZYX.astype(np.float32, copy=False)
     if separate is None:
         low, high = before_ZYX.min(), before_ZYX.max()
-        np.clip(apply_weights(before_ZYX, weights), low, high, out=out_ZYX)
-        return
+        after_ZYX = apply_weights(before_ZYX, weights)
+        return np.clip(after_ZYX, low, high, out=after_ZYX)
     step = maps[separate]
     others = tuple(axis for axis in range(3) if axis != separate)
     weights[separate] = None
@@ -219,9 +220,7 @@ def _resample_channel(
     low = before_ZYX.min(axis=others, keepdims=True)
     high = before_ZYX.max(axis=others, keepdims=True)
     in_plane_ZYX = np.clip(apply_weights(before_ZYX, weights), low, high)
-    if not step.shrinks:
-        in_plane_ZYX = np.take(in_plane_ZYX, step.nearest, axis=separate)
-    out_ZYX[...] = in_plane_ZYX
+    return in_plane_ZYX if step.shrinks else np.take(in_plane_ZYX, step.nearest, axis=separate)
 
 
 def _arg_max(scores: Iterator[np.ndarray]) -> np.ndarray:
