@@ -25,6 +25,7 @@ CHECKPOINT_LATEST = "checkpoint_latest.pt"
 CHECKPOINT_FINAL = "checkpoint_final.pt"
 SUMMARY_JSON = "summary.json"
 PREDICTION_JSON = "prediction.json"
+PREDICTION_CASES_JSON = "prediction_cases.json"
 VALIDATION = "validation"
 EXAMINED = "examined"
 _TRAINING_CASES = "training_cases"
@@ -162,6 +163,12 @@ def previous_stage_folder(output: Path, configuration: str) -> Path:
 def probabilities_file(label_file: Path, case: str) -> Path:
     """Return where the probabilities lie that a label file was decided by."""
     return label_file.with_name(f"{case}.npy")
+
+
+def prediction_cases_file(output: Path, *, part: int = 0, num_parts: int = 1) -> Path:
+    """Return the path of what is odd about predicted scans; parts have a file each."""
+    name = PREDICTION_CASES_JSON
+    return output / (name if num_parts == 1 else f"part_{part}_of_{num_parts}_{name}")
 
 
 def uncertainty_file(label_file: Path, case: str, name: str) -> Path:

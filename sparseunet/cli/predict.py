@@ -141,7 +141,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Find model and scans, predict, and say where the segmentations are."""
-    from sparseunet.prediction.predict import PredictionOptions
+    from sparseunet.prediction.checks import describe_checks
+    from sparseunet.prediction.options import PredictionOptions
+    from sparseunet.workspace import prediction_cases_file
 
     options = PredictionOptions(
         device=arguments.device,
@@ -160,13 +162,18 @@ def run(arguments: argparse.Namespace) -> int:
         )
     model, folds = _choose_model(arguments)
     scans = _find_inputs(arguments.input, model)[part::num_parts]
-    written = _choose_stages(arguments, model, folds)(
-        scans,
-        output=arguments.output,
-        file_ending=model.dataset_json["file_ending"],
-        options=options,
-        existing=_existing(arguments),
-    )
+    cases_json = prediction_cases_file(arguments.output, part=part, num_parts=num_parts)
+    try:
+        written = _choose_stages(arguments, model, folds)(
+            scans,
+            output=arguments.output,
+            file_ending=model.dataset_json["file_ending"],
+            options=options,
+            existing=_existing(arguments),
+            cases_json=cases_json.name,
+        )
+    finally:
+        print(describe_checks(cases_json), end="")
     print(f"{len(written)} segmentations in {arguments.output}")
     return 0
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -17,9 +17,16 @@ from sparseunet.artifacts import atomic_path, write_json
 from sparseunet.data.dataset import Case
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.image import Image
-from sparseunet.data.io import read_geometry, read_image, read_label_map, write_label_map
+from sparseunet.data.io import (
+    count_values,
+    read_geometry,
+    read_image,
+    read_label_map,
+    write_label_map,
+)
 from sparseunet.errors import DatasetError, RequestError, SparseUNetError
 from sparseunet.networks.trained_model import TrainedModel
+from sparseunet.prediction.checks import CaseCheck, check_scan, count_classes, write_checks
 from sparseunet.prediction.loaded_model import LoadedModel, load_model, load_networks, prepare
 from sparseunet.prediction.memory import resident_bytes
 from sparseunet.prediction.options import PredictionOptions
@@ -31,6 +38,7 @@ from sparseunet.prediction.restored import Restored
 from sparseunet.preprocessing.case import PreprocessedCase
 from sparseunet.workspace import (
     DATASET_JSON,
+    PREDICTION_CASES_JSON,
     PREDICTION_JSON,
     probabilities_file,
     uncertainty_file,
@@ -55,13 +63,14 @@ def predict(
     options: PredictionOptions | None = None,
     existing: Existing = "refuse",
     previous_stage: Path | None = None,
+    cases_json: str = PREDICTION_CASES_JSON,
 ) -> list[Path]:
     """Segment scans and write one label file per scan, on the scan's own grid.
 
     While the network works on one scan, the next ones are read and preprocessed and the last ones
     are restored and written. A scan that fails does not stop the others. Files are written whole or
-    not at all. `dataset.json` and `prediction.json` (model, hashes of its weights, options) lie
-    beside them.
+    not at all. `dataset.json`, `prediction.json` (model, hashes of its weights, options) and
+    `prediction_cases.json` (what is odd about each scan, voxels per class) lie beside them.
 
     Args:
         model: From `load_trained_model`; several folds are averaged.
@@ -72,6 +81,8 @@ def predict(
         existing: What happens to scans whose label file is there already.
         previous_stage: Second stage of a cascade only, and needed there: folder of the previous
             stage's label files, named like the results, on the grids of the scans.
+        cases_json: Name of that file; parts of the scans that are predicted at the same time have
+            one each.
 
     Returns:
         The label file of every scan, in the order of `scans`, skipped ones included.
@@ -100,7 +111,8 @@ def predict(
     write_json(output / DATASET_JSON, model.dataset_json | {"file_ending": file_ending})
     write_json(output / PREDICTION_JSON, description)
     if todo:
-        failures = _predict_files(model, todo, files, options, previous)
+        failures, checks = _predict_files(model, todo, files, options, previous)
+        write_checks(output / cases_json, checks, model)
         _report(failures, num_scans=len(todo), output=output)
     return list(files.values())
 
@@ -240,27 +252,37 @@ def _predict_files(
     files: dict[str, Path],
     options: PredictionOptions,
     previous: Mapping[str, Path],
-) -> list[tuple[Case, Exception]]:
-    """Predict all scans; return those that failed, each with its error."""
+) -> tuple[list[tuple[Case, Exception]], list[CaseCheck]]:
+    """Predict all scans; return those that failed, each with its error, and about the others."""
     loaded = load_model(model, options, folder=next(iter(files.values())).parent)
     max_bytes = None if options.max_bytes is None else options.max_bytes - resident_bytes()
+    checks: dict[str, CaseCheck] = {}
 
     def prepare_scan(scan: Case) -> PreprocessedCase:
         path = previous.get(scan.name)
         previous_ZYX = None if path is None else read_label_map(path)[0]
-        return prepare(scan.name, read_image(scan.images), model, previous_ZYX)
+        image = [read_image(scan.images)]
+        checks[scan.name] = check_scan(scan.name, image[0], model)
+        return prepare(scan.name, image.pop(), model, previous_ZYX)
+
+    def write(scan: Case, painting: _Painting) -> None:
+        counts = _write(scan, painting)
+        found = count_classes(counts, model.labels)
+        checks[scan.name] = replace(checks[scan.name], num_voxels=found)
 
     with ThreadPoolExecutor(options.num_workers) as painters:
-        return overlap(
+        failures = overlap(
             scans,
             prepare=prepare_scan,
             work=partial(_predict_prepared, loaded, files, options, painters),
-            finish=_write,
+            finish=write,
             num_workers=options.num_workers,
             label="Predicting",
             num_bytes=partial(_bytes_of_scan, model),
             max_bytes=max_bytes,
         )
+    failed = {scan.name for scan, _ in failures}
+    return failures, [check for name, check in checks.items() if name not in failed]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -308,7 +330,8 @@ def _predict_prepared(
         )
 
 
-def _write(scan: Case, painting: _Painting) -> None:
+def _write(scan: Case, painting: _Painting) -> dict[int, int]:
+    """Write what is wanted of a scan and return the number of voxels of every label value."""
     restored, geometry = painting.restored, painting.geometry
     with painting.temporary:
         for future in painting.waiting:
@@ -319,6 +342,7 @@ def _write(scan: Case, painting: _Painting) -> None:
             write_label_map(uncertainty_file(painting.file, scan.name, name), map_ZYX, geometry)
     # Last, so that a scan with a segmentation is done.
     write_label_map(painting.file, restored.labels_ZYX, geometry)
+    return count_values(restored.labels_ZYX)
 
 
 def _bytes_of_scan(model: TrainedModel, scan: Case) -> int:

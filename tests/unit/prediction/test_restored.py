@@ -90,7 +90,7 @@ def test_a_limit_on_memory_changes_no_byte_of_the_segmentations(write_run, tmp_p
         for name, limit in (("free", None), ("limited", 0.001))
     )
     assert [path.read_bytes() for path in free] == [path.read_bytes() for path in limited]
-    assert len(list((tmp_path / "limited").iterdir())) == 3 + 2, "nothing temporary is left"
+    assert len(list((tmp_path / "limited").iterdir())) == 3 + 3, "nothing temporary is left"
 
 
 def test_what_fits_neither_into_memory_nor_onto_the_disk_is_refused_with_the_numbers(tmp_path):
