@@ -1,8 +1,9 @@
 """Segment new scans with a trained network.
 
 Scans are CASE_0000.nii.gz, with one file per channel (_0000, _0001, ...); give folders or single
-files. Every segmentation is CASE.nii.gz on the grid of its scan. Without --run the run that
-finished last is taken; without -f its network trained on every case, or else all finished folds.
+files. A DICOM scan is a folder with one series; give it, or the folder that holds such folders.
+Every segmentation is CASE.nii.gz on the grid of its scan. Without --run the run that finished last
+is taken; without -f its network trained on every case, or else all finished folds.
 
 The second stage of a cascade (3d_cascade_fullres) refines the segmentations of the first: those of
 --previous-stage-predictions, or else the first stage that it was trained behind makes them now.
@@ -268,16 +269,33 @@ def _find_inputs(paths: Sequence[Path], model: "TrainedModel") -> list["Case"]:
     if absent:
         raise RequestError(f"No such file or folder: {', '.join(absent)}.")
     scans: list[Case] = []
+    series: list[Path] = []
     for folder in (path for path in paths if path.is_dir()):
+        if found := _dicom_folders(folder, ending):
+            series += found
+            continue
         try:
             scans.extend(find_scans(folder, file_ending=ending, num_channels=num_channels))
         except DatasetError as error:
             raise RequestError(f"{folder}:\n{error}\n{_explain_names(model)}") from None
-    return scans + _group_files([path for path in paths if not path.is_dir()], model)
+    return scans + _group_files([*(path for path in paths if not path.is_dir()), *series], model)
+
+
+def _dicom_folders(folder: Path, file_ending: str) -> list[Path]:
+    """Return the folder itself or those in it, whichever hold DICOM; none beside other scans."""
+    from sparseunet.data.dicom import has_dicom
+
+    there = sorted(folder.iterdir())
+    if any(path.name.endswith(file_ending) for path in there):
+        return []
+    return [folder] if has_dicom(folder) else [path for path in there if has_dicom(path)]
 
 
 def _group_files(files: Sequence[Path], model: "TrainedModel") -> list["Case"]:
-    """Return the scans that single files make up; a file without channel number is one scan."""
+    """Return the scans that files, or folders of DICOM series, make up.
+
+    One without channel number is a scan by itself.
+    """
     from sparseunet.data.dataset import Case
     from sparseunet.data.formats import FORMATS
 
@@ -285,9 +303,12 @@ def _group_files(files: Sequence[Path], model: "TrainedModel") -> list["Case"]:
     channels: dict[tuple[Path, str], dict[int, Path]] = {}
     for file in files:
         ending = next((ending for ending in endings if file.name.lower().endswith(ending)), None)
+        if ending is None and file.is_dir():
+            ending = ""
         if ending is None:
             raise RequestError(f"{file} is in no format that can be read. {_explain_names(model)}")
-        stem = file.name[: -len(ending)]
+        name = file.name or file.resolve().name  # of the current folder
+        stem = name[: len(name) - len(ending)]
         match = re.fullmatch(r"(?P<case>.+)_(?P<channel>\d{4})", stem, re.DOTALL)
         name, channel = (match["case"], int(match["channel"])) if match else (stem, 0)
         channels.setdefault((file.parent, name), {})[channel] = file
