@@ -1,7 +1,9 @@
 """A run folder with a network of random weights, and scans, for measuring prediction alone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ import torch
 from sparseunet.artifacts import write_json
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.itk import write_itk
+from sparseunet.data.load import parse_labels
 from sparseunet.fingerprint.fingerprint import IntensityProperties
 from sparseunet.networks.build import build_network
 from sparseunet.planning.nnunet_plans import plan_to_nnunet
@@ -67,23 +70,35 @@ def write_run(
         configurations={configuration.name: configuration},
     )
     names = ("background", *(f"class_{number}" for number in range(1, num_classes)))
+    dataset_json = {
+        "channel_names": {"0": "CT"},
+        "labels": {name: number for number, name in enumerate(names)},
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+    }
+    return write_planned_run(folder, plan, configuration, dataset_json)
+
+
+def write_planned_run(
+    folder: Path, plan: Plan, configuration: Configuration, dataset_json: dict[str, Any]
+) -> Path:
+    """Write a run of a planned network that was never trained, and return its folder."""
+    planned = replace(plan, configurations={configuration.name: configuration})
     description = {
         "kind": "sparseunet.run",
         "version": 1,
         "run_id": folder.name,
-        "plan": plan_to_nnunet(plan),
+        "plan": plan_to_nnunet(planned),
         "configuration": configuration.name,
-        "dataset_json": {
-            "channel_names": {"0": "CT"},
-            "labels": {name: number for number, name in enumerate(names)},
-            "numTraining": 1,
-            "file_ending": ".nii.gz",
-        },
-        "training": {"mirror_axes": [0, 1, 2]},
+        "dataset_json": dataset_json,
+        "training": {"mirror_axes": list(range(configuration.dimensions))},
     }
     torch.manual_seed(0)
     network = build_network(
-        configuration.network, num_input_channels=1, num_outputs=num_classes, deep_supervision=False
+        configuration.network,
+        num_input_channels=len(plan.intensities),
+        num_outputs=parse_labels(dataset_json).num_outputs,
+        deep_supervision=False,
     )
     write_json(fold_folder(folder, 0) / RUN_JSON, description)
     torch.save({"weights": network.state_dict()}, fold_folder(folder, 0) / CHECKPOINT_FINAL)
