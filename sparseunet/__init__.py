@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from sparseunet.pipeline import run_pipeline
     from sparseunet.planning.make_plan import make_plan
     from sparseunet.planning.plan import Configuration, Plan
-    from sparseunet.prediction.predict import predict
+    from sparseunet.prediction.predict import predict, predict_image
+    from sparseunet.prediction.probabilities import predict_image_probabilities
     from sparseunet.preprocessing.case import preprocess_case
     from sparseunet.preprocessing.dataset import preprocess_dataset
     from sparseunet.training.fit import fit
@@ -48,6 +49,8 @@ __all__ = [
     "make_annotation_plan",
     "make_plan",
     "predict",
+    "predict_image",
+    "predict_image_probabilities",
     "preprocess_case",
     "preprocess_dataset",
     "run_pipeline",
@@ -73,6 +76,8 @@ _HOMES = {
     "make_annotation_plan": "sparseunet.annotation.make_annotation_plan",
     "make_plan": "sparseunet.planning.make_plan",
     "predict": "sparseunet.prediction.predict",
+    "predict_image": "sparseunet.prediction.predict",
+    "predict_image_probabilities": "sparseunet.prediction.probabilities",
     "preprocess_case": "sparseunet.preprocessing.case",
     "preprocess_dataset": "sparseunet.preprocessing.dataset",
     "run_pipeline": "sparseunet.pipeline",

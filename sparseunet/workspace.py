@@ -31,11 +31,13 @@ SUMMARY_JSON = "summary.json"
 COMPARISON_JSON = "comparison.json"
 INSPECTION_JSON = "inspection.json"
 PREDICTION_JSON = "prediction.json"
+PREDICTION_CASES_JSON = "prediction_cases.json"
 VALIDATION = "validation"
 EXAMINED = "examined"
 _TRAINING_CASES = "training_cases"
 _PREDICTED_NEXT_STAGE = "predicted_next_stage"
 GROUND_TRUTH = "gt_segmentations"
+_UNCERTAINTY = "uncertainty"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +171,22 @@ def provenance_beside(labels: Path) -> Path | None:
     folder = labels.resolve()
     found = folder.parent / PROVENANCE
     return found if folder.name == "labelsTr" and found.is_dir() else None
+
+
+def probabilities_file(label_file: Path, case: str) -> Path:
+    """Return where the probabilities lie that a label file was decided by."""
+    return label_file.with_name(f"{case}.npy")
+
+
+def prediction_cases_file(output: Path, *, part: int = 0, num_parts: int = 1) -> Path:
+    """Return the path of what is odd about predicted scans; parts have a file each."""
+    name = PREDICTION_CASES_JSON
+    return output / (name if num_parts == 1 else f"part_{part}_of_{num_parts}_{name}")
+
+
+def uncertainty_file(label_file: Path, case: str, name: str) -> Path:
+    """Return where the map called `name` of how sure a label file is lies, of the same format."""
+    return label_file.parent / _UNCERTAINTY / f"{case}_{name}{label_file.name[len(case) :]}"
 
 
 _DATASET_NAME = re.compile(r"Dataset\d{3}_.+")

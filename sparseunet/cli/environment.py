@@ -27,3 +27,48 @@ def available_cpus() -> int:
 def has_thread_count() -> bool:
     """Whether somebody has said how many threads a process may compute with."""
     return any(os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
+
+
+def available_memory_bytes() -> int | None:
+    """Return how much memory this process may still take (cgroup limits respected; Linux only).
+
+    What the kernel keeps of files counts as available. None: the system does not tell.
+    """
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    meminfo = dict(line.split(":", 1) for line in lines)
+    found = [int(meminfo["MemAvailable"].split()[0]) * 1024]
+    for line in groups:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            root, names = Path("/sys/fs/cgroup"), ("memory.max", "memory.current", "file")
+        elif "memory" in controllers.split(","):
+            root = Path("/sys/fs/cgroup/memory")
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache")
+        else:
+            continue
+        folder = root / group.strip("/")
+        found += [
+            left
+            for path in (folder, *folder.parents)
+            if path.is_relative_to(root) and (left := _left_in_cgroup(path, *names)) is not None
+        ]
+    return min(found)
+
+
+def _left_in_cgroup(folder: Path, limit: str, usage: str, cache: str) -> int | None:
+    """Return the limit of a cgroup minus what it uses for other than files; None without limit."""
+    try:
+        most, used = (
+            (folder / name).read_text(encoding="ascii").strip() for name in (limit, usage)
+        )
+        statistics = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    if not most.isdigit():
+        return None
+    files = dict(line.split() for line in statistics).get(cache, "0")
+    return max(0, int(most) - int(used) + int(files))

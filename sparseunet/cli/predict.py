@@ -1,8 +1,9 @@
 """Segment new scans with a trained network.
 
 Scans are CASE_0000.nii.gz, with one file per channel (_0000, _0001, ...); give folders or single
-files. Every segmentation is CASE.nii.gz on the grid of its scan. Without --run the run that
-finished last is taken; without -f its network trained on every case, or else all finished folds.
+files. A DICOM scan is a folder with one series; give it, or the folder that holds such folders.
+Every segmentation is CASE.nii.gz on the grid of its scan. Without --run the run that finished last
+is taken; without -f its network trained on every case, or else all finished folds.
 
 The second stage of a cascade (3d_cascade_fullres) refines the segmentations of the first: those of
 --previous-stage-predictions, or else the first stage that it was trained behind makes them now.
@@ -15,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sparseunet.cli.environment import resolve_workspace
+from sparseunet.cli.environment import available_memory_bytes, resolve_workspace
 from sparseunet.cli.runs import default_folds, find_runs, parse_fold
 from sparseunet.errors import DatasetError, RequestError
 from sparseunet.workspace import CHECKPOINT_BEST, CHECKPOINT_FINAL
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sparseunet.networks.trained_model import TrainedModel
 
 _CHECKPOINTS = {"final": CHECKPOINT_FINAL, "best": CHECKPOINT_BEST}
+_SHARE_OF_MEMORY = 0.8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +100,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="scans prepared ahead of the network and written behind it (default 2)",
     )
+    how.add_argument(
+        "--max-memory",
+        type=float,
+        metavar="GIB",
+        help="main memory to stay within; what does not fit lies in a temporary file in the output "
+        "folder, with the same result (default: four fifths of what is available)",
+    )
+    parts = parser.add_argument_group("parts, for several GPUs or machines")
+    parts.add_argument(
+        "-num_parts",
+        "--num-parts",
+        type=int,
+        default=1,
+        metavar="N",
+        help="predict every N-th scan only; others predict the rest (default 1)",
+    )
+    parts.add_argument(
+        "-part_id",
+        "--part-id",
+        type=int,
+        default=0,
+        metavar="I",
+        help="which: 0 to N - 1 (default 0)",
+    )
+    more = parser.add_argument_group("besides the segmentations")
+    more.add_argument(
+        "--save-probabilities",
+        "--save_probabilities",
+        action="store_true",
+        help="write the probabilities of all classes, CASE.npy (float16; classes, z, y, x)",
+    )
+    more.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="write maps of entropy and of disagreement between folds, mirrored passes and patches",
+    )
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
         "--continue-prediction",
@@ -112,7 +150,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Find model and scans, predict, and say where the segmentations are."""
-    from sparseunet.prediction.predict import PredictionOptions
+    from sparseunet.prediction.checks import describe_checks
+    from sparseunet.prediction.options import PredictionOptions
+    from sparseunet.workspace import prediction_cases_file
 
     options = PredictionOptions(
         device=arguments.device,
@@ -120,18 +160,38 @@ def run(arguments: argparse.Namespace) -> int:
         mirror=not arguments.disable_tta,
         step=arguments.step_size,
         num_workers=arguments.num_workers,
+        max_memory_gib=_max_memory_gib(arguments.max_memory),
+        save_probabilities=arguments.save_probabilities,
+        uncertainty=arguments.uncertainty,
     )
+    num_parts, part = arguments.num_parts, arguments.part_id
+    if not 0 <= part < num_parts:
+        raise RequestError(
+            f"There is no part {part} of {num_parts}; --part-id is 0 to --num-parts - 1."
+        )
     model, folds = _choose_model(arguments)
-    scans = _find_inputs(arguments.input, model)
-    written = _choose_stages(arguments, model, folds)(
-        scans,
-        output=arguments.output,
-        file_ending=model.dataset_json["file_ending"],
-        options=options,
-        existing=_existing(arguments),
-    )
+    scans = _find_inputs(arguments.input, model)[part::num_parts]
+    cases_json = prediction_cases_file(arguments.output, part=part, num_parts=num_parts)
+    try:
+        written = _choose_stages(arguments, model, folds)(
+            scans,
+            output=arguments.output,
+            file_ending=model.dataset_json["file_ending"],
+            options=options,
+            existing=_existing(arguments),
+            cases_json=cases_json.name,
+        )
+    finally:
+        print(describe_checks(cases_json), end="")
     print(f"{len(written)} segmentations in {arguments.output}")
     return 0
+
+
+def _max_memory_gib(asked: float | None) -> float | None:
+    if asked is not None:
+        return asked
+    available = available_memory_bytes()
+    return None if available is None else _SHARE_OF_MEMORY * available / 2**30
 
 
 def _existing(arguments: argparse.Namespace) -> Literal["refuse", "skip", "overwrite"]:
@@ -217,16 +277,33 @@ def _find_inputs(paths: Sequence[Path], model: "TrainedModel") -> list["Case"]:
     if absent:
         raise RequestError(f"No such file or folder: {', '.join(absent)}.")
     scans: list[Case] = []
+    series: list[Path] = []
     for folder in (path for path in paths if path.is_dir()):
+        if found := _dicom_folders(folder, ending):
+            series += found
+            continue
         try:
             scans.extend(find_scans(folder, file_ending=ending, num_channels=num_channels))
         except DatasetError as error:
             raise RequestError(f"{folder}:\n{error}\n{_explain_names(model)}") from None
-    return scans + _group_files([path for path in paths if not path.is_dir()], model)
+    return scans + _group_files([*(path for path in paths if not path.is_dir()), *series], model)
+
+
+def _dicom_folders(folder: Path, file_ending: str) -> list[Path]:
+    """Return the folder itself or those in it, whichever hold DICOM; none beside other scans."""
+    from sparseunet.data.dicom import has_dicom
+
+    there = sorted(folder.iterdir())
+    if any(path.name.endswith(file_ending) for path in there):
+        return []
+    return [folder] if has_dicom(folder) else [path for path in there if has_dicom(path)]
 
 
 def _group_files(files: Sequence[Path], model: "TrainedModel") -> list["Case"]:
-    """Return the scans that single files make up; a file without channel number is one scan."""
+    """Return the scans that files, or folders of DICOM series, make up.
+
+    One without channel number is a scan by itself.
+    """
     from sparseunet.data.dataset import Case
     from sparseunet.data.formats import FORMATS
 
@@ -234,9 +311,12 @@ def _group_files(files: Sequence[Path], model: "TrainedModel") -> list["Case"]:
     channels: dict[tuple[Path, str], dict[int, Path]] = {}
     for file in files:
         ending = next((ending for ending in endings if file.name.lower().endswith(ending)), None)
+        if ending is None and file.is_dir():
+            ending = ""
         if ending is None:
             raise RequestError(f"{file} is in no format that can be read. {_explain_names(model)}")
-        stem = file.name[: -len(ending)]
+        name = file.name or file.resolve().name  # of the current folder
+        stem = name[: len(name) - len(ending)]
         match = re.fullmatch(r"(?P<case>.+)_(?P<channel>\d{4})", stem, re.DOTALL)
         name, channel = (match["case"], int(match["channel"])) if match else (stem, 0)
         channels.setdefault((file.parent, name), {})[channel] = file

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparseunet.data.dicom import read_dicom, read_dicom_grid, refuse_to_write_dicom
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.itk import read_itk, read_itk_grid, write_itk
 from sparseunet.data.nifti import read_nifti, read_nifti_grid
@@ -54,6 +55,12 @@ _TIFF = FileFormat(
     write=write_tiff,
     may_hold_colour=True,
 )
+_DICOM = FileFormat(
+    read=read_dicom,
+    read_labels=read_dicom,
+    read_grid=read_dicom_grid,
+    write=refuse_to_write_dicom,
+)
 FORMATS = {
     ".nii.gz": _NIFTI,
     ".nii": _NIFTI,
@@ -69,7 +76,7 @@ FORMATS = {
 
 
 def format_of(path: Path) -> FileFormat:
-    """Return the format of a file by its ending, whatever its case.
+    """Return the format of a file by its ending, whatever its case; a folder is DICOM.
 
     Raises:
         UnreadableFileError: No reader for this ending; lists those there are.
@@ -77,6 +84,8 @@ def format_of(path: Path) -> FileFormat:
     for ending, file_format in FORMATS.items():
         if path.name.lower().endswith(ending):
             return file_format
+    if path.is_dir():
+        return _DICOM
     raise unreadable(
         path,
         found=f"the file ending {''.join(path.suffixes[-2:]) or '(none)'}",

@@ -7,7 +7,7 @@ from sparseunet.data.dataset import Case
 from sparseunet.networks.trained_model import TrainedModel
 from sparseunet.prediction.predict import PredictionOptions, predict
 from sparseunet.prediction.request import Existing, check_request, choose_scans
-from sparseunet.workspace import previous_stage_folder
+from sparseunet.workspace import PREDICTION_CASES_JSON, previous_stage_folder
 
 
 def predict_both_stages(
@@ -19,6 +19,7 @@ def predict_both_stages(
     file_ending: str,
     options: PredictionOptions | None = None,
     existing: Existing = "refuse",
+    cases_json: str = PREDICTION_CASES_JSON,
 ) -> list[Path]:
     """Segment scans with a cascade: the first stage writes its label files, the second reads them.
 
@@ -42,6 +43,7 @@ def predict_both_stages(
         file_ending=file_ending,
         options=options,
         existing=existing,
+        cases_json=cases_json,
     )
     return predict(
         model,
@@ -50,5 +52,6 @@ def predict_both_stages(
         file_ending=file_ending,
         options=options,
         existing=existing,
+        cases_json=cases_json,
         previous_stage=previous,
     )

@@ -1,57 +1,57 @@
 """Segment scans with a trained model: in memory one by one, or files into a folder."""
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.lib.format import open_memmap
+from torch import nn
 
-from sparseunet.artifacts import write_json
+from sparseunet.artifacts import atomic_path, write_json
 from sparseunet.data.dataset import Case
+from sparseunet.data.geometry import Geometry
 from sparseunet.data.image import Image
-from sparseunet.data.io import read_image, read_label_map, write_label_map
-from sparseunet.errors import RequestError, SparseUNetError
-from sparseunet.networks.device import autocast, resolve_device, resolve_precision
-from sparseunet.networks.trained_model import TrainedModel, load_network
+from sparseunet.data.io import (
+    count_values,
+    read_geometry,
+    read_image,
+    read_label_map,
+    write_label_map,
+)
+from sparseunet.errors import DatasetError, RequestError, SparseUNetError
+from sparseunet.networks.trained_model import TrainedModel
+from sparseunet.prediction.checks import CaseCheck, check_scan, count_classes, write_checks
+from sparseunet.prediction.loaded_model import LoadedModel, load_model, load_networks, prepare
+from sparseunet.prediction.memory import resident_bytes
+from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.overlap import overlap
 from sparseunet.prediction.previous_stage import check_previous_stage, hash_previous_stage
 from sparseunet.prediction.record import describe, require_same_prediction
 from sparseunet.prediction.request import Existing, check_request, choose_scans
-from sparseunet.prediction.sliding_window import sliding_window_logits
-from sparseunet.preprocessing.case import PreprocessedCase, preprocess_case
-from sparseunet.preprocessing.previous_stage import with_previous_stage
-from sparseunet.preprocessing.restore import restore_labels
-from sparseunet.workspace import DATASET_JSON, PREDICTION_JSON
+from sparseunet.prediction.restored import Restored
+from sparseunet.preprocessing.case import PreprocessedCase
+from sparseunet.workspace import (
+    DATASET_JSON,
+    PREDICTION_CASES_JSON,
+    PREDICTION_JSON,
+    probabilities_file,
+    uncertainty_file,
+)
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PredictionOptions:
-    """How to predict; what to predict with is the `TrainedModel`."""
-
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
-    precision: str = "auto"
-    """`auto` (what is fastest on the device), `float32`, `bfloat16` or `float16`."""
-    mirror: bool = True
-    """Whether to average over mirrored passes, along the axes that were mirrored in training."""
-    step: float = 0.5
-    """Distance of neighbouring patches as a fraction of the patch, in (0, 1]."""
-    num_workers: int = 2
-    """Scans prepared ahead of the network, and scans behind it that are restored and written. Each
-    of the latter holds the logits of a scan in memory. At least 1."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.step <= 1:
-            raise RequestError(
-                f"The step is a fraction of the patch, above 0 and at most 1; found {self.step}."
-            )
-        if self.num_workers < 1:
-            raise RequestError(f"Expected at least one worker, found {self.num_workers}.")
+__all__ = [
+    "PredictionOptions",
+    "load_networks",
+    "predict",
+    "predict_case",
+    "predict_image",
+    "predict_logits",
+]
 
 
 def predict(
@@ -63,13 +63,14 @@ def predict(
     options: PredictionOptions | None = None,
     existing: Existing = "refuse",
     previous_stage: Path | None = None,
+    cases_json: str = PREDICTION_CASES_JSON,
 ) -> list[Path]:
     """Segment scans and write one label file per scan, on the scan's own grid.
 
     While the network works on one scan, the next ones are read and preprocessed and the last ones
     are restored and written. A scan that fails does not stop the others. Files are written whole or
-    not at all. `dataset.json` and `prediction.json` (model, hashes of its weights, options) lie
-    beside them.
+    not at all. `dataset.json`, `prediction.json` (model, hashes of its weights, options) and
+    `prediction_cases.json` (what is odd about each scan, voxels per class) lie beside them.
 
     Args:
         model: From `load_trained_model`; several folds are averaged.
@@ -80,6 +81,8 @@ def predict(
         existing: What happens to scans whose label file is there already.
         previous_stage: Second stage of a cascade only, and needed there: folder of the previous
             stage's label files, named like the results, on the grids of the scans.
+        cases_json: Name of that file; parts of the scans that are predicted at the same time have
+            one each.
 
     Returns:
         The label file of every scan, in the order of `scans`, skipped ones included.
@@ -108,19 +111,28 @@ def predict(
     write_json(output / DATASET_JSON, model.dataset_json | {"file_ending": file_ending})
     write_json(output / PREDICTION_JSON, description)
     if todo:
-        failures = _predict_files(model, todo, files, options, previous)
+        failures, checks = _predict_files(model, todo, files, options, previous)
+        write_checks(output / cases_json, checks, model)
         _report(failures, num_scans=len(todo), output=output)
     return list(files.values())
 
 
 def predict_image(
     model: TrainedModel,
-    image: Image,
+    image: Image | np.ndarray,
     *,
+    spacing_mm: Sequence[float] | None = None,
     options: PredictionOptions | None = None,
     previous_ZYX: np.ndarray | None = None,
 ) -> np.ndarray:
     """Segment one scan in memory; for many, load the networks once and use `predict_case`.
+
+    Args:
+        model: From `load_trained_model`.
+        image: A scan as read, or its voxels (z, y, x) or (channels, z, y, x) of any real type.
+        spacing_mm: Voxel size along (z, y, x); with voxels only, and needed there.
+        options: Device, precision, mirroring, overlap, memory; None for the defaults.
+        previous_ZYX: Second stage of a cascade: the previous stage's label map of `image`.
 
     Returns:
         Label map on the grid of `image`, unsigned integers, axes (z, y, x).
@@ -128,23 +140,8 @@ def predict_image(
     Raises:
         RequestError: The scan does not fit the model: channels or dimensions differ.
     """
-    options = options or PredictionOptions()
-    device = resolve_device(options.device)
-    return predict_case(
-        load_networks(model, device),
-        image,
-        model,
-        device=device,
-        precision=resolve_precision(options.precision, device),
-        mirror=options.mirror,
-        step=options.step,
-        previous_ZYX=previous_ZYX,
-    )
-
-
-def load_networks(model: TrainedModel, device: torch.device) -> list[nn.Module]:
-    """Load the network of every fold onto the device, in evaluation mode."""
-    return [load_network(model, checkpoint).to(device) for checkpoint in model.checkpoints]
+    loaded = load_model(model, options or PredictionOptions())
+    return _segment(loaded, as_image(image, spacing_mm), previous_ZYX)
 
 
 def predict_case(
@@ -180,11 +177,15 @@ def predict_case(
         RequestError: The scan does not fit the model: channels or dimensions differ, or the
             previous stage's label map is missing or holds other values.
     """
-    case = _preprocess("image", image, model, previous_ZYX)
-    logits = predict_logits(
-        networks, case, model, device=device, precision=precision, mirror=mirror, step=step
+    loaded = LoadedModel(
+        model=model,
+        networks=networks,
+        device=device,
+        precision=precision,
+        mirror=mirror,
+        step=step,
     )
-    return restore_labels(logits, case.restoration, labels=model.labels)
+    return _segment(loaded, image, previous_ZYX)
 
 
 def predict_logits(
@@ -199,39 +200,50 @@ def predict_logits(
 ) -> np.ndarray:
     """Return the mean logits (K, Z, Y, X) of the networks on the grid of the preprocessed case.
 
-    The mean over folds is taken patch by patch, so an ensemble needs no more memory for logits than
-    one network.
+    For small scans: all classes of all voxels are in memory, float32.
     """
-
-    def predict_tile(patches: Tensor) -> Tensor:
-        with autocast(device, precision):
-            total = networks[0](patches).float()
-            for network in networks[1:]:
-                total += network(patches)
-        return total / len(networks)
-
-    patch_size = model.configuration.patch_size
-    logits_KZYX = sliding_window_logits(
-        predict_tile,
-        case.image_CZYX,
-        patch_size=patch_size,
-        num_outputs=model.labels.num_outputs,
-        step=step,
-        mirror_axes=model.mirror_axes if mirror else (),
+    loaded = LoadedModel(
+        model=model,
+        networks=networks,
         device=device,
-        tile_batch_size=_tile_batch_size(patch_size),
+        precision=precision,
+        mirror=mirror,
+        step=step,
     )
-    return logits_KZYX.cpu().numpy()
+    return torch.cat(list(loaded.logits(case)), dim=1).numpy()
 
 
-_VOXELS_PER_CALL = 90_000
-"""Small patches are batched up to this many voxels. Measured on two cores in bfloat16: 3D patches
-of 40×56×40 are fastest one by one (by eight: a fifth slower), 2D patches of 56×40 by 16 or more
-(one by one: three times as slow). Channels-last was not faster than contiguous."""
+def as_image(image: Image | np.ndarray, spacing_mm: Sequence[float] | None) -> Image:
+    """Return voxels and their spacing as an image; an image as it is.
+
+    Raises:
+        RequestError: Spacing is missing or has no use, or the array has no three or four axes.
+    """
+    if isinstance(image, Image):
+        if spacing_mm is not None:
+            raise RequestError("An Image knows its spacing; give spacing_mm with an array only.")
+        return image
+    if spacing_mm is None or len(spacing_mm) != 3 or image.ndim not in (3, 4):
+        raise RequestError(
+            f"Found an array of shape {image.shape} and spacing_mm {spacing_mm}; expected "
+            "(z, y, x) or (channels, z, y, x), and the voxel size along (z, y, x) in mm."
+        )
+    voxels_CZYX = np.asarray(image if image.ndim == 4 else image[None], np.float32)
+    if not np.isfinite(voxels_CZYX).all():
+        raise RequestError("The array holds NaN or infinity; expected finite intensities.")
+    z, y, x = (float(spacing) for spacing in spacing_mm)
+    sizes = voxels_CZYX.shape
+    return Image(
+        voxels_CZYX=voxels_CZYX,
+        geometry=Geometry(shape=(sizes[1], sizes[2], sizes[3]), spacing_mm=(z, y, x)),
+    )
 
 
-def _tile_batch_size(patch_size: Sequence[int]) -> int:
-    return max(1, _VOXELS_PER_CALL // int(np.prod(patch_size)))
+def _segment(loaded: LoadedModel, image: Image, previous_ZYX: np.ndarray | None) -> np.ndarray:
+    case = prepare("image", image, loaded.model, previous_ZYX)
+    restored = Restored(case.restoration, loaded.model.labels)
+    restored.paint_all(loaded.logits(case), num_channels=loaded.num_channels)
+    return restored.labels_ZYX
 
 
 def _predict_files(
@@ -240,65 +252,119 @@ def _predict_files(
     files: dict[str, Path],
     options: PredictionOptions,
     previous: Mapping[str, Path],
-) -> list[tuple[Case, Exception]]:
-    """Predict all scans; return those that failed, each with its error."""
-    device = resolve_device(options.device)
-    precision = resolve_precision(options.precision, device)
-    networks = load_networks(model, device)
+) -> tuple[list[tuple[Case, Exception]], list[CaseCheck]]:
+    """Predict all scans; return those that failed, each with its error, and about the others."""
+    loaded = load_model(model, options, folder=next(iter(files.values())).parent)
+    max_bytes = None if options.max_bytes is None else options.max_bytes - resident_bytes()
+    checks: dict[str, CaseCheck] = {}
 
-    def prepare(scan: Case) -> PreprocessedCase:
+    def prepare_scan(scan: Case) -> PreprocessedCase:
         path = previous.get(scan.name)
         previous_ZYX = None if path is None else read_label_map(path)[0]
-        return _preprocess(scan.name, read_image(scan.images), model, previous_ZYX)
+        image = [read_image(scan.images)]
+        checks[scan.name] = check_scan(scan.name, image[0], model)
+        return prepare(scan.name, image.pop(), model, previous_ZYX)
 
-    def work(case: PreprocessedCase) -> np.ndarray:
-        return predict_logits(
-            networks,
-            case,
-            model,
-            device=device,
-            precision=precision,
-            mirror=options.mirror,
-            step=options.step,
+    def write(scan: Case, painting: _Painting) -> None:
+        counts = _write(scan, painting)
+        found = count_classes(counts, model.labels)
+        checks[scan.name] = replace(checks[scan.name], num_voxels=found)
+
+    with ThreadPoolExecutor(options.num_workers) as painters:
+        failures = overlap(
+            scans,
+            prepare=prepare_scan,
+            work=partial(_predict_prepared, loaded, files, options, painters),
+            finish=write,
+            num_workers=options.num_workers,
+            label="Predicting",
+            num_bytes=partial(_bytes_of_scan, model),
+            max_bytes=max_bytes,
+        )
+    failed = {scan.name for scan, _ in failures}
+    return failures, [check for name, check in checks.items() if name not in failed]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Painting:
+    """A scan that is predicted, and what is left to do about it."""
+
+    file: Path
+    geometry: Geometry
+    restored: Restored
+    waiting: list[Future[None]]
+    temporary: ExitStack
+    """Puts files in place that were written on the way."""
+
+
+def _predict_prepared(
+    loaded: LoadedModel,
+    files: dict[str, Path],
+    options: PredictionOptions,
+    painters: Executor,
+    case: PreprocessedCase,
+) -> _Painting:
+    labels, restoration, file = loaded.model.labels, case.restoration, files[case.name]
+    with ExitStack() as stack:
+        opener: Callable[[], np.ndarray] | None = None
+        if options.save_probabilities:
+            path = stack.enter_context(atomic_path(probabilities_file(file, case.name)))
+            shape = (labels.num_outputs, *restoration.geometry.shape)
+            open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+            opener = partial(open_memmap, path, mode="r+")
+        restored = Restored(
+            restoration, labels, open_probabilities=opener, uncertainty=options.uncertainty
+        )
+        waiting = restored.painting(
+            loaded.logits(case),
+            painters,
+            num_channels=loaded.num_channels,
+            num_waiting=options.num_workers,
+        )
+        return _Painting(
+            file=file,
+            geometry=restoration.geometry,
+            restored=restored,
+            waiting=waiting,
+            temporary=stack.pop_all(),
         )
 
-    def finish(scan: Case, case: PreprocessedCase, logits_KZYX: np.ndarray) -> None:
-        labels_ZYX = restore_labels(logits_KZYX, case.restoration, labels=model.labels)
-        write_label_map(files[scan.name], labels_ZYX, case.restoration.geometry)
 
-    return overlap(
-        scans,
-        prepare=prepare,
-        work=work,
-        finish=finish,
-        num_workers=options.num_workers,
-        label="Predicting",
-    )
+def _write(scan: Case, painting: _Painting) -> dict[int, int]:
+    """Write what is wanted of a scan and return the number of voxels of every label value."""
+    restored, geometry = painting.restored, painting.geometry
+    with painting.temporary:
+        for future in painting.waiting:
+            future.result()
+    maps = {"entropy": restored.entropy_ZYX, "disagreement": restored.disagreement_ZYX}
+    for name, map_ZYX in maps.items():
+        if map_ZYX is not None:
+            write_label_map(uncertainty_file(painting.file, scan.name, name), map_ZYX, geometry)
+    # Last, so that a scan with a segmentation is done.
+    write_label_map(painting.file, restored.labels_ZYX, geometry)
+    return count_values(restored.labels_ZYX)
 
 
-def _preprocess(
-    name: str, image: Image, model: TrainedModel, previous_ZYX: np.ndarray | None
-) -> PreprocessedCase:
-    num_channels, expected = len(image.voxels_CZYX), len(model.plan.intensities)
-    if num_channels != expected:
-        raise RequestError(
-            f"Scan {name} has {num_channels} channels; the model was trained on {expected}."
-        )
-    if image.geometry.dimensions == 2 and model.configuration.dimensions == 3:
-        raise RequestError(
-            f"Scan {name} is a single plane; configuration {model.configuration.name} needs "
-            "volumes. Predict with a 2d configuration."
-        )
-    if (model.configuration.previous_stage is None) != (previous_ZYX is None):
-        raise RequestError(
-            f"Scan {name}: the segmentation by a previous stage is needed by the second stage of a "
-            f"cascade and by nothing else; {model.configuration.name} has the previous stage "
-            f"{model.configuration.previous_stage}."
-        )
-    case = preprocess_case(name, image, None, plan=model.plan, configuration=model.configuration)
-    if previous_ZYX is None:
-        return case
-    return with_previous_stage(case, previous_ZYX, model.labels)
+def _bytes_of_scan(model: TrainedModel, scan: Case) -> int:
+    """Estimate from its header what a scan needs while it is prepared; 0 if it cannot be read."""
+    try:
+        geometry = read_geometry(scan.images[0])
+    except DatasetError:
+        return 0
+    configuration = model.configuration
+    spacing_mm = [geometry.spacing_mm[axis] for axis in model.plan.transpose_forward]
+    growth = 1.0
+    for before, after in zip(
+        spacing_mm[3 - configuration.dimensions :], configuration.spacing_mm, strict=True
+    ):
+        growth *= before / after
+    voxels = prod(geometry.shape)
+    num_volumes = _VOLUMES_AS_READ + _VOLUMES_RESAMPLED * growth
+    return int(4 * len(model.plan.intensities) * voxels * num_volumes)
+
+
+_VOLUMES_AS_READ, _VOLUMES_RESAMPLED = 2, 2
+"""How many float32 copies of a scan preprocessing holds, on its own and on the network's grid."""
 
 
 def _report(failures: Sequence[tuple[Case, Exception]], *, num_scans: int, output: Path) -> None:

@@ -1,18 +1,19 @@
-"""Class probabilities of scans, one scan in memory at a time, for what needs more than labels."""
+"""Class probabilities in memory, one scan at a time, for what needs more than labels."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.special import expit, softmax
 
 from sparseunet.data.dataset import Case
+from sparseunet.data.image import Image
 from sparseunet.data.io import read_image
 from sparseunet.errors import RequestError
-from sparseunet.networks.device import resolve_device, resolve_precision
 from sparseunet.networks.trained_model import TrainedModel
-from sparseunet.prediction.predict import PredictionOptions, load_networks, predict_logits
-from sparseunet.preprocessing.case import preprocess_case
-from sparseunet.preprocessing.restore import restore_scores
+from sparseunet.prediction.loaded_model import LoadedModel, load_model, prepare
+from sparseunet.prediction.options import PredictionOptions
+from sparseunet.prediction.predict import as_image
+from sparseunet.prediction.restored import Restored
+from sparseunet.preprocessing.case import PreprocessedCase
 from sparseunet.progress import track
 
 
@@ -21,8 +22,8 @@ def predict_probabilities(
 ) -> Iterator[np.ndarray]:
     """Yield the probabilities of every class, one scan at a time, so that one is in memory.
 
-    Softmax over classes, or a sigmoid per region, on the network's grid; then resampled linearly to
-    the grid of the scan. Outside the box that preprocessing crops to, background has probability 1.
+    Logits are resampled linearly to the grid of the scan; then softmax over classes, or a sigmoid
+    per region. Outside the box that preprocessing crops to, background has probability 1.
 
     Yields:
         float32, shape (network outputs K, Z, Y, X), in the order of `scans`.
@@ -35,31 +36,42 @@ def predict_probabilities(
             f"Configuration {model.configuration.name} refines the segmentations of "
             f"{model.configuration.previous_stage}; take a network that works alone."
         )
-    device = resolve_device(options.device)
-    precision = resolve_precision(options.precision, device)
-    networks = load_networks(model, device)
-    outside = np.zeros(model.labels.num_outputs, np.float32)
-    if not model.labels.has_regions:
-        outside[0] = 1.0
+    loaded = load_model(model, options)
     for scan in track(scans, total=len(scans), label="Predicting"):
-        image = read_image(scan.images)
-        if len(image.voxels_CZYX) != len(model.plan.intensities):
-            raise RequestError(
-                f"Scan {scan.name} has {len(image.voxels_CZYX)} channels; the model was trained on "
-                f"{len(model.plan.intensities)}."
-            )
-        case = preprocess_case(
-            scan.name, image, None, plan=model.plan, configuration=model.configuration
-        )
-        logits_KZYX = predict_logits(
-            networks,
-            case,
-            model,
-            device=device,
-            precision=precision,
-            mirror=options.mirror,
-            step=options.step,
-        )
-        scores_KZYX = logits_KZYX.astype(np.float32)
-        scores_KZYX = expit(scores_KZYX) if model.labels.has_regions else softmax(scores_KZYX, 0)
-        yield restore_scores(scores_KZYX, case.restoration, outside=outside)
+        yield _probabilities(loaded, prepare(scan.name, read_image(scan.images), model))
+
+
+def predict_image_probabilities(
+    model: TrainedModel,
+    image: Image | np.ndarray,
+    *,
+    spacing_mm: Sequence[float] | None = None,
+    options: PredictionOptions | None = None,
+    previous_ZYX: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the probabilities of every class for one scan in memory; their maximum is its label.
+
+    Args:
+        model: From `load_trained_model`.
+        image: A scan as read, or its voxels (z, y, x) or (channels, z, y, x) of any real type.
+        spacing_mm: Voxel size along (z, y, x); with voxels only, and needed there.
+        options: Device, precision, mirroring, overlap; None for the defaults.
+        previous_ZYX: Second stage of a cascade: the previous stage's label map of `image`.
+
+    Returns:
+        As `predict_probabilities` yields.
+
+    Raises:
+        RequestError: The scan does not fit the model.
+    """
+    loaded = load_model(model, options or PredictionOptions())
+    scan = prepare("image", as_image(image, spacing_mm), model, previous_ZYX)
+    return _probabilities(loaded, scan)
+
+
+def _probabilities(loaded: LoadedModel, case: PreprocessedCase) -> np.ndarray:
+    labels = loaded.model.labels
+    found_KZYX = np.zeros((labels.num_outputs, *case.restoration.geometry.shape), np.float32)
+    restored = Restored(case.restoration, labels, open_probabilities=lambda: found_KZYX)
+    restored.paint_all(loaded.logits(case), num_channels=loaded.num_channels)
+    return found_KZYX

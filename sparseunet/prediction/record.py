@@ -13,7 +13,7 @@ from sparseunet.networks.trained_model import TrainedModel
 from sparseunet.workspace import PREDICTION_JSON
 
 if TYPE_CHECKING:
-    from sparseunet.prediction.predict import PredictionOptions
+    from sparseunet.prediction.options import PredictionOptions
 
 PREDICTION_KIND = "sparseunet.prediction"
 PREDICTION_VERSION = 1

@@ -10,79 +10,106 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparseunet.prediction.logits_window import LogitsWindow, planes_at_once
+from sparseunet.prediction.memory import MemoryLimit
+
 logger = logging.getLogger(__name__)
 
-MAX_FLOAT32_BYTES = 2 * 2**30
-"""Logits of a whole scan that would be larger than this are accumulated in float16."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tiling:
+    """How a scan is covered with patches.
+
+    Raises:
+        ValueError: A value is out of its range; says which.
+    """
+
+    patch_size: tuple[int, ...]
+    """Voxels along (z, y, x) or (y, x)."""
+    step: float = 0.5
+    """Distance of neighbouring patches as a fraction of the patch, in (0, 1]."""
+    mirror_axes: tuple[int, ...] = ()
+    """Spatial axes of the patch (0 is its first) along which mirrored passes are averaged: all 2^n
+    combinations. Empty for none."""
+    batch_size: int = 1
+    """Patches (mirrored ones count) that are predicted together."""
+
+    def __post_init__(self) -> None:
+        dimensions = len(self.patch_size)
+        if dimensions not in (2, 3) or any(size < 1 for size in self.patch_size):
+            raise ValueError(f"Expected a patch of 2 or 3 positive sizes, found {self.patch_size}.")
+        if not 0 < self.step <= 1:
+            raise ValueError(f"Expected a step in (0, 1], found {self.step}.")
+        if any(axis not in range(dimensions) for axis in self.mirror_axes):
+            raise ValueError(
+                f"Mirror axes {self.mirror_axes} are not all axes of a {dimensions}D patch; "
+                f"expected numbers from 0 to {dimensions - 1}."
+            )
+        if self.batch_size < 1:
+            raise ValueError(f"Expected at least one patch per batch, found {self.batch_size}.")
 
 
-def sliding_window_logits(
+def sliding_window(
     predict_tile: Callable[[Tensor], Tensor],
     image_CZYX: np.ndarray | Tensor,
     *,
-    patch_size: Sequence[int],
+    tiling: Tiling,
     num_outputs: int,
-    step: float = 0.5,
-    mirror_axes: Sequence[int] = (),
     device: torch.device,
-    tile_batch_size: int = 1,
-) -> Tensor:
-    """Predict a scan patch by patch and return the blended logits.
+    memory: MemoryLimit | None = None,
+) -> Iterator[Tensor]:
+    """Predict a scan patch by patch and yield the blended logits, a few planes at a time.
 
     Patches overlap as in nnU-Net 2.8.1 (`tile_starts`) and are blended with its Gaussian
     importance (`tile_weights`). With a 2D patch every slice along z is predicted for itself, slices
     batched. A scan smaller than the patch is padded with zeros on both sides and unpadded again.
+    Every patch is predicted, those that hold nothing but zeros too: instance normalisation makes
+    what the network says about zeros depend on the rest of the patch, so no answer is known
+    beforehand.
 
-    Memory: the logits of the padded scan, in float32 up to `MAX_FLOAT32_BYTES` and in float16
-    beyond, plus one batch of patches. They lie on `device`, or in main memory when the device has
-    too little for them.
+    Patches come in order of z, so planes behind them never change again and are handed on. Memory:
+    float32 logits of as many planes as a patch is thick, plus one batch of patches. They lie on
+    `device`; in main memory when it has too little for them; in a file when that has too little
+    too (`memory`). Where they lie changes no bit.
 
     Args:
         predict_tile: Maps patches (B, C, Z, Y, X), or (B, C, Y, X) for a 2D patch, on `device` to
             logits (B, K, ...) of the same size. Runs in inference mode.
         image_CZYX: The preprocessed scan, any size.
-        patch_size: Voxels along (z, y, x) or (y, x).
+        tiling: Patches, overlap and mirrored passes.
         num_outputs: K, the number of channels that `predict_tile` returns.
-        step: Distance of neighbouring patches as a fraction of the patch, in (0, 1].
-        mirror_axes: Spatial axes of the patch (0 is its first) along which mirrored passes are
-            averaged: all 2^n combinations. Empty for none.
         device: Where patches are predicted.
-        tile_batch_size: Patches (mirrored ones count) per call of `predict_tile`.
+        memory: How much main memory there is; None for no limit.
 
-    Returns:
-        Logits (K, Z, Y, X), float32 or float16.
+    Yields:
+        Logits (K, n, Y, X) of the next n planes along z, float32, in main memory.
 
     Raises:
-        ValueError: An argument is out of its range; says which.
+        ValueError: `predict_tile` returned another number of channels.
     """
-    _check_arguments(patch_size, step=step, mirror_axes=mirror_axes, batch=tile_batch_size)
-    dimensions = len(patch_size)
-    patch_ZYX = (1,) * (3 - dimensions) + tuple(patch_size)
-    steps = (1.0,) * (3 - dimensions) + (step,) * dimensions
-    padded, inner = _pad_to(torch.as_tensor(image_CZYX, dtype=torch.float32), patch_ZYX)
-    flips = _subsets(mirror_axes)
-
-    def blend(storage: torch.device) -> Tensor:
-        source_CZYX = padded.to(storage)
-        logits_KZYX = _zeros(num_outputs, padded.shape[1:], storage)
-        tiles = _tiles(padded.shape[1:], patch_ZYX, steps, share=1 / len(flips), device=storage)
-        passes = list(itertools.product(tiles, flips))
-        for first in range(0, len(passes), tile_batch_size):
-            batch = passes[first : first + tile_batch_size]
-            patches = _cut(source_CZYX, batch, flat=dimensions == 2)
-            _add(logits_KZYX, predict_tile(patches.to(device)), batch)
-        return logits_KZYX
-
-    with torch.inference_mode():
-        try:
-            logits_KZYX = blend(device)
-        except torch.OutOfMemoryError:
-            if device.type == "cpu":
-                raise
-            logger.warning("%s cannot hold the logits of a scan; they go to main memory.", device)
-            torch.cuda.empty_cache()
-            logits_KZYX = blend(torch.device("cpu"))
-    return logits_KZYX[(slice(None), *inner)]
+    dimensions = len(tiling.patch_size)
+    patch_ZYX = (1,) * (3 - dimensions) + tiling.patch_size
+    steps = (1.0,) * (3 - dimensions) + (tiling.step,) * dimensions
+    padded, (z, y, x) = _pad_to(torch.as_tensor(image_CZYX, dtype=torch.float32), patch_ZYX)
+    flips = _subsets(tiling.mirror_axes)
+    tiles = _tiles(padded.shape[1:], patch_ZYX, steps, share=1 / len(flips))
+    passes = list(itertools.product(tiles, flips))
+    many = tiling.batch_size
+    batches = [passes[first : first + many] for first in range(0, len(passes), many)]
+    blender = _Blender(predict_tile, padded, device=device, flat=dimensions == 2)
+    blender.open_window((_depth(batches), num_outputs, *padded.shape[2:]), memory or MemoryLimit())
+    at_once, taken = planes_at_once(num_outputs, padded.shape[2:]), 0
+    for batch, following in itertools.zip_longest(batches, batches[1:]):
+        blender.add(batch)
+        # Nothing is added any more before the first plane of the next patch.
+        finished = _first_plane(following) if following else padded.shape[1]
+        while taken < finished:
+            stop = min(taken + at_once, finished)
+            planes = blender.window.take(taken, stop, y=y, x=x)
+            wanted = slice(max(z.start - taken, 0), max(min(z.stop, stop) - taken, 0))
+            taken = stop
+            if planes[:, wanted].numel():
+                yield planes[:, wanted]
 
 
 def tile_starts(size: int, patch: int, *, step: float) -> tuple[int, ...]:
@@ -125,7 +152,7 @@ def tile_weights(size: int, patch: int, starts: Sequence[int]) -> np.ndarray:
     return np.stack(shares).astype(np.float32)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Tile:
     """One patch of the padded scan, with its weights along each axis."""
 
@@ -133,20 +160,79 @@ class _Tile:
     weights: tuple[Tensor, Tensor, Tensor]
 
 
-def _check_arguments(
-    patch_size: Sequence[int], *, step: float, mirror_axes: Sequence[int], batch: int
-) -> None:
-    if len(patch_size) not in (2, 3) or any(size < 1 for size in patch_size):
-        raise ValueError(f"Expected a patch of 2 or 3 positive sizes, found {tuple(patch_size)}.")
-    if not 0 < step <= 1:
-        raise ValueError(f"Expected a step in (0, 1], found {step}.")
-    if any(axis not in range(len(patch_size)) for axis in mirror_axes):
-        raise ValueError(
-            f"Mirror axes {tuple(mirror_axes)} are not all axes of a {len(patch_size)}D patch; "
-            f"expected numbers from 0 to {len(patch_size) - 1}."
-        )
-    if batch < 1:
-        raise ValueError(f"Expected at least one patch per batch, found {batch}.")
+_Pass = tuple[_Tile, tuple[int, ...]]
+"""A tile and the axes it is mirrored along."""
+
+
+class _Blender:
+    """Predicts batches of patches and adds the answers to a window of planes."""
+
+    window: LogitsWindow
+
+    def __init__(
+        self,
+        predict_tile: Callable[[Tensor], Tensor],
+        padded_CZYX: Tensor,
+        *,
+        device: torch.device,
+        flat: bool,
+    ) -> None:
+        self._predict_tile = predict_tile
+        self._device = self._storage = device
+        self._source_CZYX = padded_CZYX
+        self._flat = flat
+        self._tile: _Tile | None = None
+        self._weights_ZYX = torch.empty(0)
+
+    def open_window(self, shape: tuple[int, ...], memory: MemoryLimit) -> None:
+        """Make the window on the device if that has room, else where `memory` says."""
+        if self._device.type != "cpu":
+            try:
+                self._source_CZYX = self._source_CZYX.to(self._device)
+                self.window = LogitsWindow(torch.zeros(shape, device=self._device))
+                return
+            except torch.OutOfMemoryError:
+                self._leave_device()
+        buffer = memory.zeros(shape)
+        self.window = LogitsWindow(buffer.values, buffer.forget)
+
+    def add(self, batch: Sequence[_Pass]) -> None:
+        """Predict a batch and add the answers where they belong, mirrored back and weighted."""
+        try:
+            answers = self._answers(batch)
+        except torch.OutOfMemoryError:
+            if self._storage.type == "cpu":
+                raise
+            self._leave_device()
+            self.window.move_to(self._storage)
+            torch.cuda.empty_cache()
+            answers = self._answers(batch)
+        if answers.shape[:2] != (len(batch), self.window.num_outputs):
+            raise ValueError(
+                f"The network answered {len(batch)} patches with {tuple(answers.shape[:2])} "
+                f"(patches, channels); expected {(len(batch), self.window.num_outputs)}."
+            )
+        with torch.inference_mode():
+            for (tile, flips), answer in zip(batch, answers, strict=True):
+                straight = answer.flip([1 + axis for axis in flips])
+                answer_KZYX = straight[:, None] if straight.dim() == 3 else straight
+                self.window.add(answer_KZYX, tile.where, self._weights_of(tile))
+
+    def _answers(self, batch: Sequence[_Pass]) -> Tensor:
+        with torch.inference_mode():
+            patches = _cut(self._source_CZYX, batch, flat=self._flat)
+            return self._predict_tile(patches.to(self._device))
+
+    def _weights_of(self, tile: _Tile) -> Tensor:
+        if tile is not self._tile:
+            weight_z, weight_y, weight_x = (weight.to(self._storage) for weight in tile.weights)
+            self._tile, self._weights_ZYX = tile, weight_z * weight_y * weight_x
+        return self._weights_ZYX
+
+    def _leave_device(self) -> None:
+        logger.warning("%s cannot hold the logits; they go to main memory.", self._device)
+        self._storage, self._tile = torch.device("cpu"), None
+        self._source_CZYX = self._source_CZYX.cpu()
 
 
 def _pad_to(image_CZYX: Tensor, patch_ZYX: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
@@ -158,7 +244,8 @@ def _pad_to(image_CZYX: Tensor, patch_ZYX: Sequence[int]) -> tuple[Tensor, tuple
         before = missing // 2
         padding = [before, missing - before, *padding]
         inner.append(slice(before, before + size))
-    return torch.nn.functional.pad(image_CZYX, padding), tuple(inner)
+    padded = torch.nn.functional.pad(image_CZYX, padding) if any(padding) else image_CZYX
+    return padded, tuple(inner)
 
 
 def _tiles(
@@ -167,15 +254,14 @@ def _tiles(
     steps: Sequence[float],
     *,
     share: float,
-    device: torch.device,
 ) -> Iterator[_Tile]:
-    """Yield all tiles; the weights of each voxel sum to `share`."""
+    """Yield all tiles, z last to change; the weights of each voxel sum to `share`."""
     axes = []
     for axis, (size, patch, step) in enumerate(zip(shape_ZYX, patch_ZYX, steps, strict=True)):
         starts = tile_starts(size, patch, step=step)
         broadcast = [1, 1, 1]
         broadcast[axis] = patch
-        weights = torch.from_numpy(tile_weights(size, patch, starts)).to(device)
+        weights = torch.from_numpy(tile_weights(size, patch, starts))
         axes.append(
             [
                 (slice(start, start + patch), weight.reshape(broadcast))
@@ -184,6 +270,15 @@ def _tiles(
         )
     for (z, weight_z), (y, weight_y), (x, weight_x) in itertools.product(*axes):
         yield _Tile(where=(z, y, x), weights=(share * weight_z, weight_y, weight_x))
+
+
+def _first_plane(batch: Sequence[_Pass]) -> int:
+    return batch[0][0].where[0].start
+
+
+def _depth(batches: Sequence[Sequence[_Pass]]) -> int:
+    """Return how many planes change while any one batch is added."""
+    return max(batch[-1][0].where[0].stop - _first_plane(batch) for batch in batches)
 
 
 def _subsets(axes: Sequence[int]) -> list[tuple[int, ...]]:
@@ -196,16 +291,6 @@ def _subsets(axes: Sequence[int]) -> list[tuple[int, ...]]:
     ]
 
 
-def _zeros(num_outputs: int, shape_ZYX: Sequence[int], storage: torch.device) -> Tensor:
-    small = num_outputs * math.prod(shape_ZYX) * 4 <= MAX_FLOAT32_BYTES
-    dtype = torch.float32 if small else torch.float16
-    return torch.zeros((num_outputs, *shape_ZYX), dtype=dtype, device=storage)
-
-
-_Pass = tuple[_Tile, tuple[int, ...]]
-"""A tile and the axes it is mirrored along."""
-
-
 def _cut(source_CZYX: Tensor, batch: Sequence[_Pass], *, flat: bool) -> Tensor:
     """Return the mirrored patches of a batch, without the z axis when `flat`."""
     patches = []
@@ -214,18 +299,3 @@ def _cut(source_CZYX: Tensor, batch: Sequence[_Pass], *, flat: bool) -> Tensor:
         patch = patch_CZYX[:, 0] if flat else patch_CZYX
         patches.append(patch.flip([1 + axis for axis in flips]))
     return torch.stack(patches)
-
-
-def _add(logits_KZYX: Tensor, answers: Tensor, batch: Sequence[_Pass]) -> None:
-    """Add the network's answers, mirrored back and weighted, where they belong."""
-    if answers.shape[:2] != (len(batch), len(logits_KZYX)):
-        raise ValueError(
-            f"The network answered {len(batch)} patches with {tuple(answers.shape[:2])} (patches, "
-            f"channels); expected {(len(batch), len(logits_KZYX))}."
-        )
-    answers = answers.to(logits_KZYX.device, torch.float32)
-    for (tile, flips), answer in zip(batch, answers, strict=True):
-        weight_z, weight_y, weight_x = tile.weights
-        straight = answer.flip([1 + axis for axis in flips])
-        answer_KZYX = straight[:, None] if straight.dim() == 3 else straight
-        logits_KZYX[(slice(None), *tile.where)] += answer_KZYX * (weight_z * weight_y * weight_x)

@@ -131,10 +131,14 @@ def preprocess_image(
     name: str, cropped: CroppedImage, *, plan: Plan, configuration: Configuration
 ) -> PreprocessedCase:
     """Normalise and resample a cropped scan; see `preprocess_case`."""
-    axes = plan.transpose_forward
-    spacing_mm = tuple(cropped.geometry.spacing_mm[axis] for axis in axes)
-    new_spacing_mm = _target_spacing(spacing_mm, configuration)
-    new_shape = resampled_shape(cropped.inside_ZYX.shape, spacing_mm, new_spacing_mm)
+    normalised = normalise_cropped(cropped, plan=plan, configuration=configuration)
+    return resample_cropped(name, normalised, plan=plan, configuration=configuration)
+
+
+def normalise_cropped(
+    cropped: CroppedImage, *, plan: Plan, configuration: Configuration
+) -> CroppedImage:
+    """Return a copy of a cropped scan with normalised intensities."""
     normalised_CZYX = normalise(
         cropped.image_CZYX,
         cropped.inside_ZYX,
@@ -142,18 +146,29 @@ def preprocess_image(
         use_mask=configuration.use_mask_for_norm,
         intensities=plan.intensities,
     )
-    z, y, x = cropped.inside_ZYX.shape
+    return replace(cropped, image_CZYX=normalised_CZYX)
+
+
+def resample_cropped(
+    name: str, normalised: CroppedImage, *, plan: Plan, configuration: Configuration
+) -> PreprocessedCase:
+    """Bring a normalised scan on the network's grid."""
+    axes = plan.transpose_forward
+    spacing_mm = tuple(normalised.geometry.spacing_mm[axis] for axis in axes)
+    new_spacing_mm = _target_spacing(spacing_mm, configuration)
+    z, y, x = normalised.inside_ZYX.shape
+    new_shape = resampled_shape((z, y, x), spacing_mm, new_spacing_mm)
     return PreprocessedCase(
         name=name,
         image_CZYX=resample_image(
-            normalised_CZYX, new_shape, spacing_mm=spacing_mm, new_spacing_mm=new_spacing_mm
+            normalised.image_CZYX, new_shape, spacing_mm=spacing_mm, new_spacing_mm=new_spacing_mm
         ),
-        inside_ZYX=resample_mask(cropped.inside_ZYX, new_shape),
+        inside_ZYX=resample_mask(normalised.inside_ZYX, new_shape),
         annotation=None,
         restoration=Restoration(
-            geometry=cropped.geometry,
+            geometry=normalised.geometry,
             transpose_forward=axes,
-            crop_start=cropped.start,
+            crop_start=normalised.start,
             crop_shape=(z, y, x),
             network_shape=new_shape,
             network_spacing_mm=new_spacing_mm,

@@ -1,6 +1,6 @@
 """Bring images onto another grid, and what a network says about them back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,7 +18,9 @@ from sparseunet.preprocessing.interpolation import (
 IMAGE_ORDER = 3
 LABEL_ORDER = 1
 SLAB_VOXELS = 2**21
-"""About how many voxels of one class are resampled at a time (8 MB in float32)."""
+"""About how many voxels of one class are resampled at a time (8 MB in float32), at most."""
+_SLAB_BYTES = 2**27
+"""About how much all classes of a slab may need together."""
 
 
 def resample_image(
@@ -55,10 +57,12 @@ def resample_image(
         order=order,
     )
     separate = separate_axis(spacing_mm, new_spacing_mm)
-    result_CZYX = np.empty((len(image_CZYX), *new_shape), np.float32)
     with one_blas_thread():
+        if len(image_CZYX) == 1:  # without a copy of it
+            return _resample_channel(image_CZYX[0], maps, separate)[None]
+        result_CZYX = np.empty((len(image_CZYX), *new_shape), np.float32)
         for channel_ZYX, out_ZYX in zip(image_CZYX, result_CZYX, strict=True):
-            _resample_channel(channel_ZYX, out_ZYX, maps, separate)
+            out_ZYX[...] = _resample_channel(channel_ZYX, maps, separate)
     return result_CZYX
 
 
@@ -110,19 +114,37 @@ def logits_to_labels(
         new_spacing_mm=new_spacing_mm,
         order=LABEL_ORDER,
     )
-    values = output_values(labels)
-    labels_ZYX = np.zeros(tuple(new_shape), label_dtype(values))
+    labels_ZYX = np.zeros(tuple(new_shape), label_dtype(output_values(labels)))
     with one_blas_thread():
-        for rows, window, weights in slabs(maps):
+        for rows, window, weights in slabs(maps, num_channels=len(logits_KZYX)):
             scores = (
                 apply_weights(channel_ZYX[window].astype(np.float32, copy=False), weights)
                 for channel_ZYX in logits_KZYX
             )
-            if labels.has_regions:
-                _paint_regions(labels_ZYX[rows], scores, values, threshold)
-            else:
-                labels_ZYX[rows] = np.asarray(values, labels_ZYX.dtype)[_arg_max(scores)]
+            decide_labels(scores, labels_ZYX[rows], labels, threshold=threshold)
     return labels_ZYX
+
+
+def decide_labels(
+    scores: Iterable[np.ndarray],
+    labels_ZYX: np.ndarray,
+    labels: LabelSchema,
+    *,
+    threshold: float = 0.0,
+) -> None:
+    """Fill `labels_ZYX` with the value of the highest score, or paint all regions in their order.
+
+    Args:
+        scores: One array (z, y, x) per network output, needed one at a time.
+        labels_ZYX: Filled in place; zeros where there are regions.
+        labels: What the outputs mean.
+        threshold: Regions only: 0 for logits, 0.5 for probabilities.
+    """
+    values = output_values(labels)
+    if labels.has_regions:
+        _paint_regions(labels_ZYX, scores, values, threshold)
+    else:
+        labels_ZYX[...] = np.asarray(values, labels_ZYX.dtype)[_arg_max(iter(scores))]
 
 
 def output_values(labels: LabelSchema) -> tuple[int, ...]:
@@ -154,9 +176,11 @@ def axis_maps(
 
 
 def slabs(
-    maps: Sequence[AxisMap], *, cells: bool = False
+    maps: Sequence[AxisMap], *, cells: bool = False, num_channels: int = 1
 ) -> Iterator[tuple[slice, slice, tuple[np.ndarray | None, ...]]]:
-    """Cut the output along its first axis into slabs of about `SLAB_VOXELS` voxels.
+    """Cut the output along its first axis into slabs of at most about `SLAB_VOXELS` voxels.
+
+    Fewer voxels where there are many channels, as all channels of a slab are needed together.
 
     Yields:
         rows: Output positions of the slab.
@@ -166,7 +190,7 @@ def slabs(
     """
     matrices = [step.cell_weights if cells else step.weights for step in maps]
     plane = max(maps[1].size * maps[2].size, maps[1].new_size * maps[2].new_size)
-    height = max(1, SLAB_VOXELS // plane)
+    height = max(1, min(SLAB_VOXELS, _SLAB_BYTES // (4 * num_channels)) // plane)
     in_plane = [
         None if step.size == step.new_size else matrix
         for step, matrix in zip(maps[1:], matrices[1:], strict=True)
@@ -180,15 +204,14 @@ def slabs(
 
 
 def _resample_channel(
-    channel_ZYX: np.ndarray, out_ZYX: np.ndarray, maps: Sequence[AxisMap], separate: int | None
-) -> None:
-    """Fill `out_ZYX`."""
+    channel_ZYX: np.ndarray, maps: Sequence[AxisMap], separate: int | None
+) -> np.ndarray:
     weights = [None if step.size == step.new_size else step.weights for step in maps]
     before_ZYX = channel_ZYX.astype(np.float32, copy=False)
     if separate is None:
         low, high = before_ZYX.min(), before_ZYX.max()
-        np.clip(apply_weights(before_ZYX, weights), low, high, out=out_ZYX)
-        return
+        after_ZYX = apply_weights(before_ZYX, weights)
+        return np.clip(after_ZYX, low, high, out=after_ZYX)
     step = maps[separate]
     others = tuple(axis for axis in range(3) if axis != separate)
     weights[separate] = None
@@ -197,9 +220,7 @@ def _resample_channel(
     low = before_ZYX.min(axis=others, keepdims=True)
     high = before_ZYX.max(axis=others, keepdims=True)
     in_plane_ZYX = np.clip(apply_weights(before_ZYX, weights), low, high)
-    if not step.shrinks:
-        in_plane_ZYX = np.take(in_plane_ZYX, step.nearest, axis=separate)
-    out_ZYX[...] = in_plane_ZYX
+    return in_plane_ZYX if step.shrinks else np.take(in_plane_ZYX, step.nearest, axis=separate)
 
 
 def _arg_max(scores: Iterator[np.ndarray]) -> np.ndarray:
@@ -214,7 +235,7 @@ def _arg_max(scores: Iterator[np.ndarray]) -> np.ndarray:
 
 def _paint_regions(
     labels_ZYX: np.ndarray,
-    scores: Iterator[np.ndarray],
+    scores: Iterable[np.ndarray],
     values: Sequence[int],
     threshold: float,
 ) -> None:

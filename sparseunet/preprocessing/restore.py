@@ -39,8 +39,16 @@ def restore_labels(
         threshold=threshold,
     )
     labels_ZYX = np.zeros(restoration.geometry.shape, inner_ZYX.dtype)
-    labels_ZYX.transpose(restoration.transpose_forward)[_box(restoration)] = inner_ZYX
+    in_crop_box(labels_ZYX, restoration)[...] = inner_ZYX
     return labels_ZYX
+
+
+def in_crop_box(array_ZYX: np.ndarray, restoration: Restoration) -> np.ndarray:
+    """Return the part of an array on the file's grid that was preprocessed, on transposed axes.
+
+    A view, so that what is written to it appears in the array.
+    """
+    return array_ZYX.transpose(restoration.transpose_forward)[_box(restoration)]
 
 
 def restore_scores(
@@ -72,7 +80,7 @@ def restore_scores(
             new_spacing_mm=restoration.spacing_mm,
             order=LABEL_ORDER,
         )
-        restored_ZYX.transpose(restoration.transpose_forward)[_box(restoration)] = inner_ZYX
+        in_crop_box(restored_ZYX, restoration)[...] = inner_ZYX
     return restored_KZYX
 
 

@@ -21,11 +21,15 @@ from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import new_optimizer
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("request", type=Path)
     parser.add_argument("answer", type=Path)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
     request = json.loads(arguments.request.read_text())
     keep_freed_memory()
     device = torch.device(request["device"])

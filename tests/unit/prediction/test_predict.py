@@ -134,6 +134,7 @@ def test_files_hold_what_is_predicted_in_memory_and_say_where_it_comes_from(writ
     assert dataset["labels"] == {"background": 0, "anterior": 1, "posterior": 2}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "prediction.json",
+        "prediction_cases.json",
         "dataset.json",
         *(path.name for path in written),
     }

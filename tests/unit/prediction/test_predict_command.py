@@ -2,13 +2,15 @@
 
 import os
 
+import numpy as np
 import pytest
+from dicom_series import write_series
 from phantoms import blobs, intensities
 
 from sparseunet.cli.main import main
 from sparseunet.cli.runs import default_folds, find_run, find_runs
 from sparseunet.data.geometry import Geometry
-from sparseunet.data.io import write_image
+from sparseunet.data.io import read_label_map, write_image
 from sparseunet.errors import RequestError
 from sparseunet.workspace import Workspace
 
@@ -151,3 +153,48 @@ def test_a_broken_scan_among_good_ones_is_named_and_the_exit_code_says_whose_fau
     assert _predict(tmp_path, *words) == 2
     assert "scan0: " in capsys.readouterr().err
     assert (tmp_path / "out" / "scan1.nii.gz").is_file()
+
+
+def test_folders_of_dicom_are_scans_named_like_the_folders(trained, tmp_path, capsys):
+    for number in range(2):
+        voxels_ZYX = intensities(blobs((9, 20, 21), seed=number), seed=number)
+        folder = tmp_path / "dicom" / f"patient{number}"
+        write_series(folder, voxels_ZYX, spacing_mm=(2.0, 1.0, 1.0))
+    words = ["-o", tmp_path / "out", "-d", 4, "-c", "2d", *FAST]
+    assert _predict(tmp_path, "-i", tmp_path / "dicom", *words) == 0
+    files = sorted(path.name for path in (tmp_path / "out").glob("patient*"))
+    assert files == ["patient0.nii.gz", "patient1.nii.gz"]
+    one = tmp_path / "dicom" / "patient1"
+    assert _predict(tmp_path, "-i", one, *words, "--continue-prediction") == 0
+    capsys.readouterr()
+    write_series(one, voxels_ZYX, spacing_mm=(2.0, 1.0, 1.0), name="other", number=2)
+    assert _predict(tmp_path, "-i", one, *words, "--overwrite") == 2
+    assert "2 DICOM series: 'phantom' (9 files" in capsys.readouterr().err
+
+
+def test_probabilities_and_uncertainty_lie_beside_the_segmentations(trained, scans, tmp_path):
+    out = tmp_path / "out"
+    words = ["-i", scans, "-o", out, "-d", 4, "-c", "3d_fullres", "-f", 0, 1, "--run", "old"]
+    extra = ["--save_probabilities", "--uncertainty", "--max-memory", "0.001"]
+    assert _predict(tmp_path, *words, *FAST, *extra) == 0
+    labels_ZYX, geometry = read_label_map(out / "scan0.nii.gz")
+    probabilities_KZYX = np.load(out / "scan0.npy")
+    assert probabilities_KZYX.dtype == np.float16
+    assert np.allclose(probabilities_KZYX.astype(float).sum(axis=0), 1, atol=2e-3)
+    assert (probabilities_KZYX.argmax(axis=0) == labels_ZYX).mean() > 0.99
+    maps = {}
+    for name in ("entropy", "disagreement"):
+        maps[name], of_map = read_label_map(out / "uncertainty" / f"scan0_{name}.nii.gz")
+        assert of_map == geometry
+        assert maps[name].max() > 0
+    sure_ZYX = probabilities_KZYX.max(axis=0) > 0.9
+    assert maps["entropy"][sure_ZYX].max() < maps["entropy"][~sure_ZYX].max()
+
+
+def test_a_network_that_agrees_with_itself_has_no_disagreement(trained, scans, tmp_path):
+    out = tmp_path / "out"
+    words = ["-i", scans, "-o", out, "-d", 4, "-c", "2d", "-step_size", 1, *FAST]
+    assert _predict(tmp_path, *words, "--uncertainty") == 0
+    labels_ZYX, _ = read_label_map(out / "uncertainty" / "scan0_disagreement.nii.gz")
+    assert labels_ZYX.max() == 0, "one fold, one pass, one patch per slice"
+    assert read_label_map(out / "uncertainty" / "scan0_entropy.nii.gz")[0].max() > 0

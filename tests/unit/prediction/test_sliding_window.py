@@ -8,15 +8,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseunet.prediction import sliding_window
-from sparseunet.prediction.sliding_window import (
-    sliding_window_logits,
-    tile_starts,
-    tile_weights,
-)
+from sparseunet.prediction.memory import MemoryLimit
+from sparseunet.prediction.sliding_window import Tiling, sliding_window, tile_starts, tile_weights
 
 CPU = torch.device("cpu")
 PATCHES = [(8, 12, 6), (12, 6)]
+
+
+def sliding_window_logits(network, image, *, num_outputs, device=CPU, memory=None, **tiling):
+    """The whole scan at once."""
+    planes = sliding_window(
+        network,
+        image,
+        tiling=Tiling(**tiling),
+        num_outputs=num_outputs,
+        device=device,
+        memory=memory,
+    )
+    return torch.cat(list(planes), dim=1)
 
 
 def _scan(shape=(11, 17, 6), channels=2, seed=0):
@@ -104,7 +113,7 @@ def test_an_identity_network_reproduces_the_scan(patch_size, mirror_axes, tile_b
         num_outputs=2,
         mirror_axes=mirror_axes,
         device=CPU,
-        tile_batch_size=tile_batch_size,
+        batch_size=tile_batch_size,
     )
     torch.testing.assert_close(logits, torch.from_numpy(image), rtol=1e-5, atol=1e-6)
 
@@ -179,7 +188,7 @@ def test_the_batch_size_changes_no_bit():
             num_outputs=2,
             mirror_axes=(0, 1, 2),
             device=CPU,
-            tile_batch_size=tile_batch_size,
+            batch_size=tile_batch_size,
         )
         for tile_batch_size in (1, 5, 100)
     ]
@@ -200,7 +209,7 @@ def test_a_2d_patch_sees_every_slice_and_slices_are_batched():
         patch_size=(12, 6),
         num_outputs=2,
         device=CPU,
-        tile_batch_size=4,
+        batch_size=4,
     )
     assert seen == [(4, 2, 12, 6), (4, 2, 12, 6), (2, 2, 12, 6)]
 
@@ -219,14 +228,48 @@ def test_a_small_scan_is_padded_with_zeros_on_both_sides():
     assert torch.equal(seen[0], expected)
 
 
-def test_logits_that_would_be_too_large_are_accumulated_in_half_precision(monkeypatch):
-    monkeypatch.setattr(sliding_window, "MAX_FLOAT32_BYTES", 1000)
-    image = _scan()
-    logits = sliding_window_logits(
-        torch.clone, image, patch_size=(8, 12, 6), num_outputs=2, mirror_axes=(0, 1, 2), device=CPU
-    )
-    assert logits.dtype == torch.float16
-    torch.testing.assert_close(logits.float(), torch.from_numpy(image), rtol=1e-2, atol=2e-3)
+@pytest.mark.parametrize("patch_size", PATCHES)
+@pytest.mark.parametrize("shape", [(31, 17, 6), (3, 40, 5), (8, 12, 6)])
+@pytest.mark.parametrize("tile_batch_size", [1, 7])
+def test_logits_in_a_file_are_those_in_memory_bit_for_bit(
+    patch_size, shape, tile_batch_size, tmp_path
+):
+    def predict(memory):
+        return sliding_window_logits(
+            torch.tanh,
+            _scan(shape),
+            patch_size=patch_size,
+            num_outputs=2,
+            mirror_axes=(0, 1),
+            device=CPU,
+            batch_size=tile_batch_size,
+            memory=memory,
+        )
+
+    in_file = predict(MemoryLimit(max_bytes=1, folder=tmp_path))
+    assert torch.equal(predict(None), in_file)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("patch_size", PATCHES)
+def test_planes_are_handed_on_before_the_end_of_the_scan_is_predicted(patch_size):
+    num_calls, seen = [0], []
+
+    def network(patches):
+        num_calls[0] += 1
+        return patches
+
+    for planes in sliding_window(
+        network,
+        _scan((64, 12, 6)),
+        tiling=Tiling(patch_size=patch_size),
+        num_outputs=2,
+        device=CPU,
+    ):
+        seen += [num_calls[0]] * planes.shape[1]
+    assert len(seen) == 64
+    assert seen[0] < num_calls[0] / 4
+    assert seen == sorted(seen)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +281,7 @@ def test_logits_that_would_be_too_large_are_accumulated_in_half_precision(monkey
         ({"mirror_axes": (3,)}, "from 0 to 2"),
         ({"patch_size": (4,)}, "2 or 3"),
         ({"patch_size": (4, 0, 4)}, "positive"),
-        ({"tile_batch_size": 0}, "at least one"),
+        ({"batch_size": 0}, "at least one"),
         ({"num_outputs": 5}, "channels"),
     ],
 )

@@ -1,0 +1,195 @@
+"""Networks on their device, kept for many scans, and what goes into and comes out of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sparseunet.data.image import Image
+from sparseunet.errors import RequestError
+from sparseunet.networks.device import autocast, resolve_device, resolve_precision
+from sparseunet.networks.trained_model import TrainedModel, load_network
+from sparseunet.prediction.memory import MemoryLimit
+from sparseunet.prediction.options import PredictionOptions
+from sparseunet.prediction.sliding_window import Tiling, sliding_window
+from sparseunet.preprocessing.case import (
+    PreprocessedCase,
+    crop_image,
+    normalise_cropped,
+    resample_cropped,
+)
+from sparseunet.preprocessing.previous_stage import with_previous_stage
+
+_VOXELS_PER_CALL = 90_000
+"""Small patches are batched up to this many voxels. Measured on two cores in bfloat16: 3D patches
+of 40×56×40 are fastest one by one (by eight: a fifth slower), 2D patches of 56×40 by 16 or more
+(one by one: three times as slow). Channels-last was not faster than contiguous."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LoadedModel:
+    """What predicts scan after scan."""
+
+    model: TrainedModel
+    networks: Sequence[nn.Module]
+    """One per fold, on `device`, in evaluation mode."""
+    device: torch.device
+    precision: torch.dtype | None
+    """Autocast type; None for float32."""
+    mirror: bool = True
+    step: float = 0.5
+    measure_disagreement: bool = False
+    """Whether to yield one more channel, see `logits`."""
+    memory: MemoryLimit = field(default_factory=MemoryLimit)
+
+    @property
+    def num_channels(self) -> int:
+        """Number of channels of `logits`."""
+        return self.model.labels.num_outputs + self.measure_disagreement
+
+    def logits(self, case: PreprocessedCase) -> Iterator[Tensor]:
+        """Yield the mean logits of folds, mirrored passes and patches, a few planes at a time.
+
+        The mean over folds is taken patch by patch, so an ensemble needs no more memory for logits
+        than one network.
+
+        With `measure_disagreement` a last channel follows: the mean of log Σ exp(logits), or with
+        regions of Σ log(1 + exp(logit)), over the same folds, passes and patches.
+
+        Yields:
+            float32 (channels, n, Y, X) on the grid of the preprocessed case, in main memory.
+        """
+        patch_size = self.model.configuration.patch_size
+        tiling = Tiling(
+            patch_size=patch_size,
+            step=self.step,
+            mirror_axes=self.model.mirror_axes if self.mirror else (),
+            batch_size=_tile_batch_size(patch_size),
+        )
+        yield from sliding_window(
+            self._predict_tile,
+            case.image_CZYX,
+            tiling=tiling,
+            num_outputs=self.num_channels,
+            device=self.device,
+            memory=replace(self.memory, reserved_bytes=self._bytes_of_a_pass()),
+        )
+
+    def _predict_tile(self, patches: Tensor) -> Tensor:
+        with autocast(self.device, self.precision):
+            total = self._answer(self.networks[0], patches)
+            for network in self.networks[1:]:
+                total += self._answer(network, patches)
+        return total / len(self.networks) if len(self.networks) > 1 else total
+
+    def _answer(self, network: nn.Module, patches: Tensor) -> Tensor:
+        logits = network(patches).float()
+        if not self.measure_disagreement:
+            return logits
+        return torch.cat([logits, normaliser(logits, has_regions=self._has_regions)], dim=1)
+
+    @property
+    def _has_regions(self) -> bool:
+        return self.model.labels.has_regions
+
+    def _bytes_of_a_pass(self) -> int:
+        """Estimate what one call of the network holds at full resolution.
+
+        Four times its features (two as the decoder's input, convolution, result), its answer twice.
+        """
+        if self.device.type != "cpu":
+            return 0
+        patch_size = self.model.configuration.patch_size
+        width = 4 * self.model.configuration.network.features_per_stage[0] + 2 * self.num_channels
+        return 4 * width * prod(patch_size) * _tile_batch_size(patch_size)
+
+
+def load_model(
+    model: TrainedModel, options: PredictionOptions, *, folder: Path | None = None
+) -> LoadedModel:
+    """Load the networks of all folds onto the device that is asked for.
+
+    Args:
+        model: From `load_trained_model`.
+        options: How to predict.
+        folder: For temporary files; None for the system's.
+
+    Raises:
+        RequestError: The device or the precision is not to be had.
+    """
+    device = resolve_device(options.device)
+    return LoadedModel(
+        model=model,
+        networks=load_networks(model, device),
+        device=device,
+        precision=resolve_precision(options.precision, device),
+        mirror=options.mirror,
+        step=options.step,
+        measure_disagreement=options.uncertainty,
+        memory=MemoryLimit(max_bytes=options.max_bytes, folder=folder),
+    )
+
+
+def load_networks(model: TrainedModel, device: torch.device) -> list[nn.Module]:
+    """Load the network of every fold onto the device, in evaluation mode."""
+    return [load_network(model, checkpoint).to(device) for checkpoint in model.checkpoints]
+
+
+def normaliser(logits_BKZYX: Tensor, *, has_regions: bool) -> Tensor:
+    """Return log Σ exp(logits), or with regions Σ log(1 + exp(logit)); one channel (dimension 1).
+
+    Its mean over passes minus that of the mean logits is the mean Kullback-Leibler divergence of
+    the passes from their consensus, the softmax (sigmoid) of the mean logits.
+    """
+    if has_regions:
+        return nn.functional.softplus(logits_BKZYX).sum(dim=1, keepdim=True)
+    return torch.logsumexp(logits_BKZYX, dim=1, keepdim=True)
+
+
+def prepare(
+    name: str, image: Image, model: TrainedModel, previous_ZYX: np.ndarray | None = None
+) -> PreprocessedCase:
+    """Preprocess a scan for the networks of a model.
+
+    Args:
+        name: Case identifier.
+        image: As read.
+        model: What is going to predict it.
+        previous_ZYX: Second stage of a cascade: the previous stage's label map of `image`.
+
+    Raises:
+        RequestError: The scan does not fit the model: channels or dimensions differ, or the
+            previous stage's label map is missing or holds other values.
+    """
+    num_channels, expected = len(image.voxels_CZYX), len(model.plan.intensities)
+    if num_channels != expected:
+        raise RequestError(
+            f"Scan {name} has {num_channels} channels; the model was trained on {expected}."
+        )
+    if image.geometry.dimensions == 2 and model.configuration.dimensions == 3:
+        raise RequestError(
+            f"Scan {name} is a single plane; configuration {model.configuration.name} needs "
+            "volumes. Predict with a 2d configuration."
+        )
+    if (model.configuration.previous_stage is None) != (previous_ZYX is None):
+        raise RequestError(
+            f"Scan {name}: the segmentation by a previous stage is needed by the second stage of a "
+            f"cascade and by nothing else; {model.configuration.name} has the previous stage "
+            f"{model.configuration.previous_stage}."
+        )
+    plan, configuration = model.plan, model.configuration
+    cropped = crop_image(image, transpose_forward=plan.transpose_forward)
+    del image  # Large scans: what is not needed any more must not stay while the next is made.
+    cropped = normalise_cropped(cropped, plan=plan, configuration=configuration)
+    case = resample_cropped(name, cropped, plan=plan, configuration=configuration)
+    if previous_ZYX is None:
+        return case
+    return with_previous_stage(case, previous_ZYX, model.labels)
+
+
+def _tile_batch_size(patch_size: Sequence[int]) -> int:
+    return max(1, _VOXELS_PER_CALL // prod(patch_size))
