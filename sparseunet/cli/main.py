@@ -32,6 +32,11 @@ VERBS = {
     "interpolate": ("sparseunet.cli.interpolate", "fill labels between annotated slices"),
     "train": ("sparseunet.cli.train", "train a network on what is annotated"),
     "predict": ("sparseunet.cli.predict", "segment new scans with a trained network"),
+    "import_model": (
+        "sparseunet.cli.import_model",
+        "keep a model of nnU-Net, or a model file, as a run",
+    ),
+    "export_model": ("sparseunet.cli.export_model", "hand a trained model out, also to nnU-Net"),
     "evaluate": ("sparseunet.cli.evaluate", "compare segmentations with references"),
     "demo": ("sparseunet.cli.demo", "see the whole path on a dataset made on the spot"),
 }

@@ -4,19 +4,24 @@ Scans are CASE_0000.nii.gz, with one file per channel (_0000, _0001, ...); give 
 files. Every segmentation is CASE.nii.gz on the grid of its scan. Without --run the run that
 finished last is taken; without -f its network trained on every case, or else all finished folds.
 
+-m names any trained model: the folder of a run, a model folder of nnU-Net 2
+(Trainer__Plans__configuration, with fold_0), or one file of either (export_model,
+nnUNetv2_export_model_to_zip). No code in it is ever run.
+
 The second stage of a cascade (3d_cascade_fullres) refines the segmentations of the first: those of
 --previous-stage-predictions, or else the first stage that it was trained behind makes them now.
 """
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sparseunet.cli.environment import resolve_workspace
-from sparseunet.cli.runs import default_folds, find_runs, parse_fold
+from sparseunet.cli.runs import find_runs, parse_fold
 from sparseunet.errors import DatasetError, RequestError
 
 if TYPE_CHECKING:
@@ -40,9 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model = parser.add_argument_group("model: -d and -c, or -m")
     model.add_argument("-d", "--dataset", help="id or name of the dataset it was trained on")
-    model.add_argument("-c", "--configuration", help="2d, 3d_fullres, ...")
+    model.add_argument(
+        "-c",
+        "--configuration",
+        help="2d, 3d_fullres, ...; with -m only where that holds several models",
+    )
     model.add_argument("--run", metavar="ID", help="name of the run (default: the last finished)")
-    model.add_argument("-m", "--model", type=Path, metavar="RUN_FOLDER", help="folder of a run")
+    model.add_argument(
+        "-m",
+        "--model",
+        type=Path,
+        metavar="FOLDER_OR_FILE",
+        help="folder of a run, model folder of nnU-Net, or a zip file of either",
+    )
     model.add_argument(
         "-f",
         "--folds",
@@ -112,15 +127,15 @@ def run(arguments: argparse.Namespace) -> int:
         step=arguments.step_size,
         num_workers=arguments.num_workers,
     )
-    model, folds = _choose_model(arguments)
-    scans = _find_inputs(arguments.input, model)
-    written = _choose_stages(arguments, model, folds)(
-        scans,
-        output=arguments.output,
-        file_ending=model.dataset_json["file_ending"],
-        options=options,
-        existing=_existing(arguments),
-    )
+    with _choose_model(arguments) as (model, folds):
+        scans = _find_inputs(arguments.input, model)
+        written = _choose_stages(arguments, model, folds)(
+            scans,
+            output=arguments.output,
+            file_ending=model.dataset_json["file_ending"],
+            options=options,
+            existing=_existing(arguments),
+        )
     print(f"{len(written)} segmentations in {arguments.output}")
     return 0
 
@@ -135,7 +150,7 @@ def _choose_stages(
     arguments: argparse.Namespace, model: "TrainedModel", folds: Sequence[int | str]
 ) -> Callable[..., list[Path]]:
     """Return `predict` with its model: one network, or both stages of a cascade."""
-    from sparseunet.networks.trained_model import load_previous_stage
+    from sparseunet.networks.exchange.load_model import load_previous_stage
     from sparseunet.prediction.both_stages import predict_both_stages
     from sparseunet.prediction.predict import predict
     from sparseunet.workspace import previous_stage_folder
@@ -155,32 +170,35 @@ def _choose_stages(
     return partial(predict_both_stages, first, model)
 
 
+@contextmanager
 def _choose_model(
     arguments: argparse.Namespace,
-) -> tuple["TrainedModel", tuple[int | str, ...]]:
-    """Return the model and its folds."""
-    from sparseunet.networks.trained_model import load_trained_model
+) -> Iterator[tuple["TrainedModel", tuple[int | str, ...]]]:
+    """Give the model and its folds; what was unpacked of a file is there inside the block only."""
+    from sparseunet.networks.exchange.find_models import choose_model, open_models
+    from sparseunet.networks.exchange.load_model import load_model
 
-    asked = [parse_fold(fold) for fold in arguments.folds or ()]
-    folder = _choose_run(arguments, asked)
-    folds = tuple(asked) or default_folds(folder)
-    model = load_trained_model(folder, folds)
-    print(f"Model: {folder}, folds {' '.join(map(str, folds))}")
-    return model, folds
+    asked = tuple(parse_fold(fold) for fold in arguments.folds or ())
+    place = _choose_place(arguments, asked)
+    with open_models(place) as models:
+        found = choose_model(models, arguments.configuration if arguments.model else None)
+        folds = asked or found.default_folds
+        model = load_model(found, folds)
+        files = sorted({checkpoint.name for checkpoint in model.checkpoints})
+        print(f"Model: {place}, folds {' '.join(map(str, folds))} ({', '.join(files)})")
+        yield model, folds
 
 
-def _choose_run(arguments: argparse.Namespace, folds: Sequence[int | str]) -> Path:
+def _choose_place(arguments: argparse.Namespace, folds: Sequence[int | str]) -> Path:
     if arguments.model is not None:
-        if arguments.dataset or arguments.configuration or arguments.run:
+        if arguments.dataset or arguments.run:
             raise RequestError(
-                "Give the model as -m RUN_FOLDER, or as -d, -c (and --run); not both."
+                "Give the model as -m FOLDER_OR_FILE, or as -d, -c (and --run); not both."
             )
-        if not arguments.model.is_dir():
-            raise RequestError(f"{arguments.model} is no folder; -m names the folder of a run.")
-        folder: Path = arguments.model
-        return folder
+        place: Path = arguments.model
+        return place
     if not (arguments.dataset and arguments.configuration):
-        raise RequestError("Say which model: -d DATASET -c CONFIGURATION, or -m RUN_FOLDER.")
+        raise RequestError("Say which model: -d DATASET -c CONFIGURATION, or -m FOLDER_OR_FILE.")
     workspace = resolve_workspace(arguments.workspace)
     found = find_runs(
         workspace,

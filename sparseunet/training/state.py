@@ -8,7 +8,7 @@ from torch import nn
 
 from sparseunet.artifacts import atomic_path
 from sparseunet.errors import UnreadableFileError
-from sparseunet.networks.trained_model import read_checkpoint
+from sparseunet.networks.checkpoint import read_checkpoint
 
 
 @dataclass(kw_only=True, slots=True)
