@@ -3,8 +3,9 @@
 from nnunet_models import TITLES, frozen, write_model_folder
 """
 
-import shutil
 from pathlib import Path
+
+import torch
 
 from sparseunet.artifacts import write_json
 from sparseunet.networks.checkpoint import read_checkpoint
@@ -19,15 +20,23 @@ def frozen(title: str) -> dict:
     return read_checkpoint(FROZEN / f"{title}.pth")
 
 
-def write_model_folder(results: Path, title: str, *, folds=(0,), trainer="nnUNetTrainer") -> Path:
-    """Write `Dataset/Trainer__Plans__configuration` below `results` and return it."""
-    said = frozen(title)["init_args"]
-    name = f"{trainer}__{said['plans']['plans_name']}__{said['configuration']}"
+def write_model_folder(results: Path, title: str, *, folds=(0,), configuration=None) -> Path:
+    """Write `Dataset/Trainer__Plans__configuration` below `results` and return it.
+
+    `configuration` gives the model another name than it was frozen with.
+    """
+    content = frozen(title)
+    said = content["init_args"]
+    configurations = said["plans"]["configurations"]
+    if configuration is not None:
+        configurations[configuration] = configurations.pop(said["configuration"])
+        said["configuration"] = configuration
+    name = f"nnUNetTrainer__{said['plans']['plans_name']}__{said['configuration']}"
     folder = results / DATASET / name
     for fold in folds:
         target = folder / f"fold_{fold}" / "checkpoint_final.pth"
         target.parent.mkdir(parents=True)
-        shutil.copyfile(FROZEN / f"{title}.pth", target)
+        torch.save(content, target)
     write_json(folder / "plans.json", said["plans"])
     write_json(folder / "dataset.json", said["dataset_json"])
     return folder

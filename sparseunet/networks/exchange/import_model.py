@@ -22,7 +22,7 @@ from sparseunet.networks.trained_model import (
     read_description,
 )
 from sparseunet.planning.nnunet_plans import plan_to_nnunet
-from sparseunet.workspace import CHECKPOINT_FINAL, RUN_JSON, fold_folder, folds_of
+from sparseunet.workspace import CHECKPOINT_FINAL, RUN_JSON, fold_folder, folds_of, is_plain_name
 
 
 def import_model(
@@ -46,6 +46,8 @@ def import_model(
     Raises:
         RequestError: The model cannot be used here, or the run exists already.
     """
+    if run is not None and not is_plain_name(run):
+        raise RequestError(f"{run!r} is no name of a folder.")
     model = load_model(found, folds)
     previous = None
     if model.previous_run is not None and model.previous_run.is_dir():
