@@ -1,4 +1,4 @@
-"""nnU-Net 2.8.1 built the networks compared with here (`make_nnunet_networks.py`)."""
+"""nnU-Net 2.8.1 built the networks compared with here (`in_nnunet/freeze_networks.py`)."""
 
 import pytest
 import torch

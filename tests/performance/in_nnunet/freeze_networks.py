@@ -1,8 +1,7 @@
-"""Freeze tiny networks of nnU-Net with what they answer, for `test_networks_match_nnunet.py`.
+"""Freeze tiny networks of nnU-Net with what they answer, for `tests/golden`.
 
-Runs in an environment with nnU-Net 2.8.1 (dynamic-network-architectures 0.4.x):
-
-    python tests/golden/make_nnunet_networks.py
+Runs in nnU-Net's environment (2.8.1, dynamic-network-architectures 0.4.4), without arguments, and
+writes into `tests/golden/nnunet_networks`.
 
 Each file is a checkpoint as nnU-Net's trainer writes it (NumPy numbers in its log included) beside
 an input and the logits. The networks are built by nnU-Net's own code from plans, with random
@@ -18,7 +17,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-FOLDER = Path(__file__).parent / "nnunet_networks"
+FOLDER = Path(__file__).resolve().parents[2] / "golden" / "nnunet_networks"
 PLAIN = {"background": 0, "one": 1, "two": 2}
 REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
 
