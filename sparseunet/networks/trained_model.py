@@ -107,7 +107,13 @@ def require_usable(model: TrainedModel) -> None:
     """
     configuration = model.configuration
     network = configuration.network
-    names = [model.run_id, configuration.name, configuration.previous_stage or "none"]
+    names = [
+        model.run_id,
+        model.plan.dataset_name,
+        model.plan.plans_name,
+        configuration.name,
+        configuration.previous_stage or "none",
+    ]
     problems = [f"the name {name!r}" for name in names if not is_plain_name(name)]
     if model.dataset_json.get("file_ending") not in FORMATS:
         problems.append(f"the file ending {model.dataset_json.get('file_ending')!r}")

@@ -14,6 +14,8 @@ MAX_UNPACKED_BYTES = 32 * 2**30
 MAX_RATIO = 50
 """Weights do not compress (trained: to nine tenths), JSON about twentyfold."""
 MAX_ENTRIES = 100_000
+MAX_JSON_BYTES = 64 * 2**20
+"""Of one description."""
 
 
 def unpack(
@@ -97,6 +99,8 @@ def _reason_of_size(entries: list[zipfile.ZipInfo], *, free_bytes: int) -> str:
                 f"the entry {entry.filename!r}, {entry.file_size} bytes packed into "
                 f"{entry.compress_size}, which no weights are"
             )
+        if entry.filename.endswith(".json") and entry.file_size > MAX_JSON_BYTES:
+            return f"the entry {entry.filename!r} of {entry.file_size} bytes, as no description has"
     total = sum(entry.file_size for entry in entries)
     if total > MAX_UNPACKED_BYTES:
         return f"{total / 2**30:.0f} GiB of models, at most {MAX_UNPACKED_BYTES // 2**30} are read"

@@ -10,6 +10,7 @@ from sparseunet.artifacts import atomic_path, read_json, write_json
 from sparseunet.data.load import parse_labels
 from sparseunet.errors import RequestError, UnreadableFileError
 from sparseunet.networks.checkpoint import read_checkpoint
+from sparseunet.networks.exchange.archive import MAX_JSON_BYTES
 from sparseunet.networks.trained_model import (
     TrainedModel,
     read_description,
@@ -26,8 +27,6 @@ from sparseunet.workspace import (
     nnunet_sibling,
 )
 
-_MAX_JSON_BYTES = 64 * 2**20
-
 
 def load_nnunet_model(
     folder: Path, folds: Sequence[int | str], *, origin: Path | None = None
@@ -42,7 +41,7 @@ def load_nnunet_model(
             files are missing, damaged or hold anything but numbers.
     """
     checkpoints = tuple(_checkpoint(folder, fold) for fold in folds)
-    plans, dataset_json = (read_small_json(folder / name) for name in (PLANS_JSON, DATASET_JSON))
+    plans, dataset_json = (_read_small_json(folder / name) for name in (PLANS_JSON, DATASET_JSON))
     name, mirror_axes = _said_by_checkpoint(checkpoints[0])
     try:
         plan = plan_from_nnunet(plans, source=str(folder / PLANS_JSON), only=[name])
@@ -67,20 +66,6 @@ def load_nnunet_model(
         ) from None
     require_usable(model)
     return model
-
-
-def read_small_json(path: Path) -> Any:
-    """Read a JSON file that anybody may have written.
-
-    Raises:
-        RequestError: It is missing, no JSON, larger than 64 MiB, or nested without end.
-    """
-    if path.is_file() and path.stat().st_size > _MAX_JSON_BYTES:
-        raise RequestError(f"{path} has {path.stat().st_size} bytes; no description is so large.")
-    try:
-        return read_json(path)
-    except (RecursionError, ValueError) as error:
-        raise RequestError(f"{path} is not valid JSON: {error}.") from None
 
 
 def write_nnunet_model(run_folder: Path, folds: Sequence[int | str], folder: Path) -> None:
@@ -116,6 +101,17 @@ def write_nnunet_model(run_folder: Path, folds: Sequence[int | str], folder: Pat
             torch.save(content, temporary)
     write_json(folder / PLANS_JSON, plans)
     write_json(folder / DATASET_JSON, dataset_json)
+
+
+def _read_small_json(path: Path) -> Any:
+    """Read a JSON file that anybody may have written.
+
+    Raises:
+        RequestError: It is missing, no JSON, or larger than 64 MiB.
+    """
+    if path.is_file() and path.stat().st_size > MAX_JSON_BYTES:
+        raise RequestError(f"{path} has {path.stat().st_size} bytes; no description is so large.")
+    return read_json(path)
 
 
 def _checkpoint(folder: Path, fold: int | str) -> Path:

@@ -256,6 +256,8 @@ def test_without_axes_to_mirror_nothing_is_mirrored_as_in_nnunet(folder, checkpo
         ("dataset.json", [], "does not describe a model"),
         ("plans.json", {"configurations": {}}, "3d_fullres"),
         ("plans.json", {"label_manager": "Mine"}, "label_manager"),
+        ("plans.json", {"dataset_name": "../../x"}, r"the name '\.\./\.\./x'"),
+        ("plans.json", {"plans_name": 3}, "the name 3"),
     ],
 )
 def test_descriptions_from_anywhere_are_checked(folder, file, change, words):

@@ -172,6 +172,7 @@ def test_a_manifest_says_what_is_in_the_file(ours, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (lambda files: files | {"manifest.json": b"[" * 100_000}, "not valid JSON"),
         (lambda files: files | {"3d_fullres/run-1/fold_0/run.json": b"{}"}, "another SHA-256"),
         (lambda files: files | {"3d_fullres/run-1/fold_7/run.json": b"{}"}, "not in the manifest"),
         (
