@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from nnunet_models import TITLES, frozen, write_model_folder
+from frozen_models import TITLES, frozen, write_model_folder
 
 from sparseunet.networks.exchange.nnunet_model import load_nnunet_model
 from sparseunet.networks.trained_model import load_network

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nnunet_models import FROZEN, frozen, write_model_folder
+from frozen_models import FROZEN, frozen, write_model_folder
 
 from sparseunet.artifacts import read_json, write_json
 from sparseunet.errors import RequestError, UnreadableFileError

@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from nnunet_models import DATASET, write_model_folder
+from frozen_models import DATASET, write_model_folder
 
 from sparseunet.artifacts import read_json, write_json
 from sparseunet.errors import RequestError, UnreadableFileError

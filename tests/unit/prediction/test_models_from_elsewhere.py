@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from nnunet_models import DATASET, write_model_folder
+from frozen_models import DATASET, write_model_folder
 from phantoms import blobs, intensities
 
 from sparseunet.artifacts import read_json, to_json, write_json

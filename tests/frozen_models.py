@@ -1,6 +1,6 @@
 """Model folders as nnU-Net leaves them, made of the frozen checkpoints in `golden`.
 
-from nnunet_models import TITLES, frozen, write_model_folder
+from frozen_models import TITLES, frozen, write_model_folder
 """
 
 from pathlib import Path
