@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     parser.add_argument("--reference", type=Path, help="folder of a model with its predictions")
-    parser.add_argument("--iterations", type=int, default=100, help="of the networks trained here")
+    parser.add_argument("--iterations", type=int, default=400, help="of the networks trained here")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = list(_frozen())
     with bench(arguments) as where:
