@@ -82,6 +82,8 @@ def read_json(path: Path) -> Any:
         raise RequestError(f"{path} is not valid JSON ({where}): {error.msg}.") from None
     except UnicodeDecodeError as error:
         raise RequestError(f"{path} is not UTF-8 text: {error}.") from None
+    except (RecursionError, ValueError) as error:  # nested without end, or numbers without end
+        raise RequestError(f"{path} is not valid JSON: {error}.") from None
 
 
 def parse(kind: type[T], content: Any, *, source: str) -> T:

@@ -27,6 +27,10 @@ CHECKPOINT_BEST = "checkpoint_best.pt"
 CHECKPOINT_FINAL = "checkpoint_final.pt"
 TRAINING_LOCK = "training.lock"
 TENSORBOARD = "tensorboard"
+NNUNET_CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
+"""nnU-Net's, the one to prefer first."""
+PLANS_JSON = "plans.json"
+MANIFEST_JSON = "manifest.json"
 SUMMARY_JSON = "summary.json"
 COMPARISON_JSON = "comparison.json"
 INSPECTION_JSON = "inspection.json"
@@ -141,6 +145,36 @@ def plan_report_file(plans_file: Path) -> Path:
 def fold_folder(run_folder: Path, fold: int | str) -> Path:
     """Return the folder of one fold (0, 1, ... or `all`) of a run."""
     return run_folder / f"fold_{fold}"
+
+
+def folds_of(run_folder: Path, checkpoint: str) -> tuple[int | str, ...]:
+    """Return the folds whose folder holds a file called `checkpoint`: numbers, then `all`."""
+    prefix = fold_folder(run_folder, "").name
+    names = {
+        path.parent.name.removeprefix(prefix) for path in run_folder.glob(f"{prefix}*/{checkpoint}")
+    }
+    numbers = sorted(int(name) for name in names if name.isdecimal())
+    return (*numbers, *(["all"] if "all" in names else []))
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether a name from a file is that of one file or folder, and no way out of its folder."""
+    return (
+        isinstance(name, str)
+        and 0 < len(name) < 200
+        and not set(name) & set("/\\:\0")
+        and name not in {".", ".."}
+    )
+
+
+def nnunet_model_name(plans_name: str, configuration: str) -> str:
+    """Return what nnU-Net calls the folder of a model of its default trainer."""
+    return f"nnUNetTrainer__{plans_name}__{configuration}"
+
+
+def nnunet_sibling(model_folder: Path, configuration: str) -> Path:
+    """Return the folder of the same trainer and plans for another configuration."""
+    return model_folder.with_name("__".join((*model_folder.name.split("__")[:-1], configuration)))
 
 
 def held_out_folder(fold: Path) -> Path:

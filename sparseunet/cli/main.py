@@ -34,6 +34,11 @@ VERBS = {
     "train": ("sparseunet.cli.train", "train a network on what is annotated"),
     "runs": ("sparseunet.cli.list_runs", "list and compare trained networks"),
     "predict": ("sparseunet.cli.predict", "segment new scans with a trained network"),
+    "import_model": (
+        "sparseunet.cli.import_model",
+        "keep a model of nnU-Net, or a model file, as a run",
+    ),
+    "export_model": ("sparseunet.cli.export_model", "hand a trained model out, also to nnU-Net"),
     "evaluate": ("sparseunet.cli.evaluate", "compare segmentations with references"),
     "inspect_predictions": (
         "sparseunet.cli.inspect_predictions",

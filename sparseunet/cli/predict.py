@@ -5,27 +5,30 @@ files. A DICOM scan is a folder with one series; give it, or the folder that hol
 Every segmentation is CASE.nii.gz on the grid of its scan. Without --run the run that finished last
 is taken; without -f its network trained on every case, or else all finished folds.
 
+-m names any trained model: the folder of a run, a model folder of nnU-Net 2
+(Trainer__Plans__configuration, with fold_0), or one file of either (export_model,
+nnUNetv2_export_model_to_zip). No code in it is ever run.
+
 The second stage of a cascade (3d_cascade_fullres) refines the segmentations of the first: those of
 --previous-stage-predictions, or else the first stage that it was trained behind makes them now.
 """
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sparseunet.cli.environment import available_memory_bytes, resolve_workspace
-from sparseunet.cli.runs import default_folds, find_runs, parse_fold
+from sparseunet.cli.runs import find_runs, parse_fold
 from sparseunet.errors import DatasetError, RequestError
-from sparseunet.workspace import CHECKPOINT_BEST, CHECKPOINT_FINAL
 
 if TYPE_CHECKING:
     from sparseunet.data.dataset import Case
     from sparseunet.networks.trained_model import TrainedModel
 
-_CHECKPOINTS = {"final": CHECKPOINT_FINAL, "best": CHECKPOINT_BEST}
 _SHARE_OF_MEMORY = 0.8
 
 
@@ -45,9 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model = parser.add_argument_group("model: -d and -c, or -m")
     model.add_argument("-d", "--dataset", help="id or name of the dataset it was trained on")
-    model.add_argument("-c", "--configuration", help="2d, 3d_fullres, ...")
+    model.add_argument(
+        "-c",
+        "--configuration",
+        help="2d, 3d_fullres, ...; with -m only where that holds several models",
+    )
     model.add_argument("--run", metavar="ID", help="name of the run (default: the last finished)")
-    model.add_argument("-m", "--model", type=Path, metavar="RUN_FOLDER", help="folder of a run")
+    model.add_argument(
+        "-m",
+        "--model",
+        type=Path,
+        metavar="FOLDER_OR_FILE",
+        help="folder of a run, model folder of nnU-Net, or a zip file of either",
+    )
     model.add_argument(
         "-f",
         "--folds",
@@ -169,10 +182,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise RequestError(
             f"There is no part {part} of {num_parts}; --part-id is 0 to --num-parts - 1."
         )
-    model, folds = _choose_model(arguments)
-    scans = _find_inputs(arguments.input, model)[part::num_parts]
-    cases_json = prediction_cases_file(arguments.output, part=part, num_parts=num_parts)
-    try:
+    with ExitStack() as stack:
+        model, folds = stack.enter_context(_choose_model(arguments))
+        scans = _find_inputs(arguments.input, model)[part::num_parts]
+        cases_json = prediction_cases_file(arguments.output, part=part, num_parts=num_parts)
+        stack.callback(lambda: print(describe_checks(cases_json), end=""))
         written = _choose_stages(arguments, model, folds)(
             scans,
             output=arguments.output,
@@ -181,8 +195,6 @@ def run(arguments: argparse.Namespace) -> int:
             existing=_existing(arguments),
             cases_json=cases_json.name,
         )
-    finally:
-        print(describe_checks(cases_json), end="")
     print(f"{len(written)} segmentations in {arguments.output}")
     return 0
 
@@ -204,7 +216,7 @@ def _choose_stages(
     arguments: argparse.Namespace, model: "TrainedModel", folds: Sequence[int | str]
 ) -> Callable[..., list[Path]]:
     """Return `predict` with its model: one network, or both stages of a cascade."""
-    from sparseunet.networks.trained_model import load_previous_stage
+    from sparseunet.networks.exchange.load_model import load_previous_stage
     from sparseunet.prediction.both_stages import predict_both_stages
     from sparseunet.prediction.predict import predict
     from sparseunet.workspace import previous_stage_folder
@@ -224,32 +236,35 @@ def _choose_stages(
     return partial(predict_both_stages, first, model)
 
 
+@contextmanager
 def _choose_model(
     arguments: argparse.Namespace,
-) -> tuple["TrainedModel", tuple[int | str, ...]]:
-    """Return the model and its folds."""
-    from sparseunet.networks.trained_model import load_trained_model
+) -> Iterator[tuple["TrainedModel", tuple[int | str, ...]]]:
+    """Give the model and its folds; what was unpacked of a file is there inside the block only."""
+    from sparseunet.networks.exchange.find_models import choose_model, open_models
+    from sparseunet.networks.exchange.load_model import load_model
 
-    asked = [parse_fold(fold) for fold in arguments.folds or ()]
-    folder = _choose_run(arguments, asked)
-    folds = tuple(asked) or default_folds(folder)
-    model = load_trained_model(folder, folds, checkpoint=_CHECKPOINTS[arguments.checkpoint])
-    print(f"Model: {folder}, folds {' '.join(map(str, folds))}")
-    return model, folds
+    asked = tuple(parse_fold(fold) for fold in arguments.folds or ())
+    place = _choose_place(arguments, asked)
+    with open_models(place) as models:
+        found = choose_model(models, arguments.configuration if arguments.model else None)
+        folds = asked or found.default_folds
+        model = load_model(found, folds, best=arguments.checkpoint == "best")
+        files = sorted({checkpoint.name for checkpoint in model.checkpoints})
+        print(f"Model: {place}, folds {' '.join(map(str, folds))} ({', '.join(files)})")
+        yield model, folds
 
 
-def _choose_run(arguments: argparse.Namespace, folds: Sequence[int | str]) -> Path:
+def _choose_place(arguments: argparse.Namespace, folds: Sequence[int | str]) -> Path:
     if arguments.model is not None:
-        if arguments.dataset or arguments.configuration or arguments.run:
+        if arguments.dataset or arguments.run:
             raise RequestError(
-                "Give the model as -m RUN_FOLDER, or as -d, -c (and --run); not both."
+                "Give the model as -m FOLDER_OR_FILE, or as -d, -c (and --run); not both."
             )
-        if not arguments.model.is_dir():
-            raise RequestError(f"{arguments.model} is no folder; -m names the folder of a run.")
-        folder: Path = arguments.model
-        return folder
+        place: Path = arguments.model
+        return place
     if not (arguments.dataset and arguments.configuration):
-        raise RequestError("Say which model: -d DATASET -c CONFIGURATION, or -m RUN_FOLDER.")
+        raise RequestError("Say which model: -d DATASET -c CONFIGURATION, or -m FOLDER_OR_FILE.")
     workspace = resolve_workspace(arguments.workspace)
     found = find_runs(
         workspace,

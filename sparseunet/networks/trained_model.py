@@ -1,6 +1,5 @@
 """A trained model on disk: `run.json` says what it is, checkpoints hold tensors only."""
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,12 @@ import torch
 from torch import nn
 
 from sparseunet.artifacts import read_json
+from sparseunet.data.formats import FORMATS
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import parse_labels
-from sparseunet.errors import RequestError, UnreadableFileError
+from sparseunet.errors import RequestError
 from sparseunet.networks.build import build_network, num_input_channels
+from sparseunet.networks.weights import read_weights
 from sparseunet.planning.nnunet_plans import plan_from_nnunet
 from sparseunet.planning.plan import Configuration, Plan
 from sparseunet.workspace import (
@@ -21,11 +22,14 @@ from sparseunet.workspace import (
     CHECKPOINT_FINAL,
     RUN_JSON,
     fold_folder,
+    is_plain_name,
     sibling_run,
 )
 
 RUN_KIND = "sparseunet.run"
 RUN_VERSION = 1
+_MAX_DEPTH = 1000
+"""Blocks per stage; a plan with more is a mistake, and building them would take for ever."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +47,11 @@ class TrainedModel:
     mirror_axes: tuple[int, ...]
     """Spatial axes of a patch that were mirrored in training and may be mirrored in prediction."""
     checkpoints: tuple[Path, ...]
-    """One file of weights per fold; an ensemble averages them."""
-    previous_run_id: str | None = None
-    """Second stage of a cascade: the run of the previous stage that it was trained behind."""
+    """One file of weights per fold, ours or nnU-Net's; an ensemble averages them."""
+    previous_run: Path | None = None
+    """Second stage of a cascade: folder of the first stage that it was trained behind."""
+    origin: Path | None = None
+    """The file that the run folder was unpacked from, if it was."""
 
 
 def load_trained_model(
@@ -73,40 +79,78 @@ def load_trained_model(
             + ". Train these folds to the end, or ask for others with -f."
         )
     description = read_description(fold_folder(run_folder, folds[0]))
-    plan = plan_from_nnunet(description["plan"])
-    return TrainedModel(
-        run_folder=run_folder,
-        run_id=description["run_id"],
-        plan=plan,
-        configuration=plan.configurations[description["configuration"]],
-        labels=parse_labels(description["dataset_json"]),
-        dataset_json=description["dataset_json"],
-        mirror_axes=tuple(description["training"]["mirror_axes"]),
-        checkpoints=tuple(fold_folder(run_folder, fold) / checkpoint for fold in folds),
-        previous_run_id=description.get("previous_stage", {}).get("run_id"),
-    )
+    try:
+        plan = plan_from_nnunet(description["plan"])
+        configuration = plan.configurations[description["configuration"]]
+        stage = configuration.previous_stage
+        previous_id = description.get("previous_stage", {}).get("run_id")
+        model = TrainedModel(
+            run_folder=run_folder,
+            run_id=description["run_id"],
+            plan=plan,
+            configuration=configuration,
+            labels=parse_labels(description["dataset_json"]),
+            dataset_json=description["dataset_json"],
+            mirror_axes=tuple(description["training"]["mirror_axes"]),
+            checkpoints=tuple(fold_folder(run_folder, fold) / checkpoint for fold in folds),
+            previous_run=_beside(run_folder, stage, previous_id),
+        )
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise RequestError(
+            f"{fold_folder(run_folder, folds[0]) / RUN_JSON} does not describe a run as sparseunet "
+            f"writes it: {type(error).__name__}: {error}."
+        ) from None
+    require_usable(model)
+    return model
 
 
-def load_previous_stage(model: TrainedModel, folds: Sequence[int | str]) -> TrainedModel:
-    """Load the first stage that the second stage of a cascade was trained behind, same folds.
+def require_usable(model: TrainedModel) -> None:
+    """Refuse a description that no training writes: it may come from anywhere.
 
     Raises:
-        RequestError: It is not beside the second stage, or these folds of it are not finished.
+        RequestError: Names that lead out of a folder, an unknown file ending, mirror axes or a
+            network that cannot be; lists all.
     """
-    stage = model.configuration.previous_stage
-    missing = f"the run of {model.run_folder} does not say which"
-    if stage is not None and model.previous_run_id is not None:
-        try:
-            return load_trained_model(
-                sibling_run(model.run_folder, stage, model.previous_run_id), folds
-            )
-        except RequestError as error:
-            missing = str(error)
-    raise RequestError(
-        f"{model.configuration.name} refines segmentations of {stage}, whose network is not here: "
-        f"{missing}\nPredict with {stage} where it is, and give the folder of its segmentations "
-        "with --previous-stage-predictions."
-    )
+    configuration = model.configuration
+    network = configuration.network
+    names = [
+        model.run_id,
+        model.plan.dataset_name,
+        model.plan.plans_name,
+        configuration.name,
+        configuration.previous_stage or "none",
+    ]
+    problems = [f"the name {name!r}" for name in names if not is_plain_name(name)]
+    if model.dataset_json.get("file_ending") not in FORMATS:
+        problems.append(f"the file ending {model.dataset_json.get('file_ending')!r}")
+    if any(axis not in range(configuration.dimensions) for axis in model.mirror_axes):
+        problems.append(f"the mirror axes {model.mirror_axes}")
+    lengths = {
+        len(network.features_per_stage),
+        len(network.kernel_sizes),
+        len(network.strides),
+        len(network.encoder_depths),
+        len(network.decoder_depths) + 1,
+    }
+    depths = (*network.encoder_depths, *network.decoder_depths)
+    shapes = (*network.kernel_sizes, *network.strides, configuration.spacing_mm)
+    if (
+        len(lengths) > 1
+        or configuration.dimensions not in (2, 3)
+        or any(len(shape) != configuration.dimensions for shape in shapes)
+        or not all(_MAX_DEPTH >= depth >= 1 for depth in depths)
+        or not all(isinstance(size, int) and size >= 1 for size in network.features_per_stage)
+    ):
+        problems.append(f"a network that cannot be built: {network}")
+    if problems:
+        raise RequestError(f"{model.run_folder} describes no model: " + "; ".join(problems) + ".")
+
+
+def _beside(run_folder: Path, stage: str | None, run_id: str | None) -> Path | None:
+    """Return the folder of the first stage's run; None if it could lie anywhere else."""
+    if not (stage and run_id and is_plain_name(stage) and is_plain_name(run_id)):
+        return None
+    return sibling_run(run_folder, stage, run_id)
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -122,47 +166,18 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def load_network(model: TrainedModel, checkpoint: Path) -> nn.Module:
-    """Build the model's network with the weights of one fold, on the CPU, in evaluation mode."""
-    network = build_network(
-        model.configuration.network,
-        num_input_channels=num_input_channels(model.configuration, model.labels),
-        num_outputs=model.labels.num_outputs,
-        deep_supervision=False,
-    )
-    content = read_checkpoint(checkpoint)
-    try:
-        network.load_state_dict(content["weights"])
-    except (KeyError, RuntimeError) as error:
-        raise UnreadableFileError(
-            file=str(checkpoint),
-            found=f"weights that do not fit the network of the plan ({error})",
-            expected="the weights that this run trained",
-            fix="restore the file or train again",
-        ) from None
-    return network.eval()
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint's tensors and numbers; no code in the file is ever run.
+    """Build the model's network with the weights of one fold, on the CPU, in evaluation mode.
 
     Raises:
-        UnreadableFileError: The file is truncated, not a checkpoint, or holds pickled code.
+        UnreadableFileError: The file is damaged, holds code, or does not fit the model's plan.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnreadableFileError(
-            file=str(path),
-            found=f"an unreadable checkpoint ({reason})",
-            expected="tensors written by sparseunet",
-            fix="restore the file or train again",
-        ) from None
-    if not isinstance(content, dict):
-        raise UnreadableFileError(
-            file=str(path),
-            found=f"a {type(content).__name__}",
-            expected="tensors written by sparseunet",
-            fix="restore the file or train again",
+    with torch.device("meta"):  # no memory is taken before the file is known to fill it
+        network = build_network(
+            model.configuration.network,
+            num_input_channels=num_input_channels(model.configuration, model.labels),
+            num_outputs=model.labels.num_outputs,
+            deep_supervision=False,
         )
-    return content
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    network.load_state_dict(read_weights(checkpoint, shapes=shapes), assign=True)
+    return network.eval()

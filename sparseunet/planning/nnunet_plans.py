@@ -1,7 +1,7 @@
 """Plans in the form of nnU-Net v2's plans files: written for it, read from it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from sparseunet.errors import RequestError
 from sparseunet.fingerprint.fingerprint import IntensityProperties
 from sparseunet.planning.architectures import KNOWN
 from sparseunet.planning.memory import PLANNERS
+from sparseunet.planning.old_plans import with_architecture
 from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,13 @@ _NETWORK_CLASS = {
 _OWN_NETWORK = "sparseunet."
 """Before the names of networks that nnU-Net does not have; it refuses plans that hold one."""
 _DEPTHS_KEY = {"plain_unet": "n_conv_per_stage", "residual_unet": "n_blocks_per_stage"}
+_ARGUMENTS = (
+    "n_stages",
+    "features_per_stage",
+    "kernel_sizes",
+    "strides",
+    "n_conv_per_stage_decoder",
+)
 _RESAMPLE = "resample_data_or_seg_to_shape"
 _REQUIRED = ("batch_size", "patch_size", "spacing", "normalization_schemes", "architecture")
 
@@ -67,11 +75,21 @@ def plan_to_nnunet(plan: Plan, *, sparseunet: Mapping[str, Any] | None = None) -
     return content
 
 
-def plan_from_nnunet(content: Mapping[str, Any], *, source: str = "the plans file") -> Plan:
+def plan_from_nnunet(
+    content: Mapping[str, Any],
+    *,
+    source: str = "the plans file",
+    only: Collection[str] | None = None,
+) -> Plan:
     """Read a plans file written by this package, by nnU-Net 2.x or by hand.
 
     Configurations may inherit from each other, as in nnU-Net. What we cannot do is refused, never
     replaced: other networks, normalisations, resampling or label handling.
+
+    Args:
+        content: Of the file.
+        source: What to call it in errors.
+        only: Configurations to read; the others may be anything. None reads all.
 
     Raises:
         RequestError: Lists every configuration and key that is missing or not supported.
@@ -80,9 +98,9 @@ def plan_from_nnunet(content: Mapping[str, Any], *, source: str = "the plans fil
         raise RequestError(f'{source} is no plans file: it has no "configurations".')
     problems: list[str] = []
     configurations: dict[str, Configuration] = {}
-    for name in content["configurations"]:
+    for name in content["configurations"] if only is None else only:
         try:
-            resolved = _resolve(name, content["configurations"])
+            resolved = with_architecture(_resolve(name, content["configurations"]))
             found = _unsupported(resolved)
             problems += [f"{name}: {problem}" for problem in found]
             if not found:
@@ -97,6 +115,11 @@ def plan_from_nnunet(content: Mapping[str, Any], *, source: str = "the plans fil
         return _plan_from_nnunet(content, configurations)
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{source} cannot be used: {type(error).__name__}: {error}.") from None
+
+
+def supports_architecture(configuration: Mapping[str, Any]) -> bool:
+    """Whether nnU-Net knows the network of a configuration of a plans file."""
+    return configuration["architecture"]["network_class_name"] in _NETWORK_CLASS.values()
 
 
 def budgeted_iterations(content: Mapping[str, Any], configuration_name: str) -> int | None:
@@ -221,10 +244,7 @@ def _unsupported(resolved: Mapping[str, Any]) -> list[str]:
     """Return what a configuration asks for that this package would do differently."""
     missing = [key for key in _REQUIRED if key not in resolved]
     if missing:
-        old = (
-            " (an old form of nnU-Net's plans: plan again)" if "UNet_class_name" in resolved else ""
-        )
-        return [f"misses {', '.join(missing)}{old}"]
+        return [f"misses {', '.join(missing)}"]
     expected: dict[str, Any] = {
         "preprocessor_name": "DefaultPreprocessor",
         "resampling_fn_data": _RESAMPLE,
@@ -249,8 +269,15 @@ def _unsupported(resolved: Mapping[str, Any]) -> list[str]:
             f"network {network['network_class_name']} is not supported; expected one of {known}",
         ]
     dimensions = len(resolved["patch_size"])
+    arguments = network["arch_kwargs"]
     conv = {"conv_op": f"torch.nn.modules.conv.Conv{dimensions}d"}
-    return problems + _differences(network["arch_kwargs"], {**conv, **_fixed_arguments(dimensions)})
+    problems += _differences(arguments, {**conv, **_fixed_arguments(dimensions)})
+    understood = {*_ARGUMENTS, *_DEPTHS_KEY.values(), *conv, *_fixed_arguments(dimensions)}
+    return problems + [
+        f"{key} is {value!r}, which is not supported"
+        for key, value in arguments.items()
+        if key not in understood and value is not None
+    ]
 
 
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
@@ -293,6 +320,8 @@ def _network_from_nnunet(network: Mapping[str, Any]) -> NetworkPlan:
     )
     arguments = network["arch_kwargs"]
     stages = int(arguments["n_stages"])
+    if stages != len(arguments["strides"]):
+        raise ValueError(f"n_stages is {stages}, but strides has {len(arguments['strides'])}")
     return NetworkPlan(
         architecture=architecture,
         features_per_stage=_per_stage(arguments["features_per_stage"], stages),

@@ -25,7 +25,7 @@ def describe(model: TrainedModel, options: "PredictionOptions") -> dict[str, Any
         "kind": PREDICTION_KIND,
         "version": PREDICTION_VERSION,
         "run_id": model.run_id,
-        "run_folder": str(model.run_folder),
+        "run_folder": str(model.origin or model.run_folder),
         "configuration": model.configuration.name,
         "weights": [
             {"file": str(path.relative_to(model.run_folder)), "sha256": hash_file(path)}

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sparseunet.errors import RequestError, UnreadableFileError
-from sparseunet.networks.trained_model import read_checkpoint
+from sparseunet.networks.checkpoint import read_checkpoint
 
 _HEADS = "decoder.heads."
 _MOST_NAMED = 8

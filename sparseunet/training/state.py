@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseunet.errors import SparseUNetError, UnreadableFileError
-from sparseunet.networks.trained_model import read_checkpoint
+from sparseunet.networks.checkpoint import read_checkpoint
 from sparseunet.training.disk import write_whole
 from sparseunet.training.tally import Tally
 from sparseunet.workspace import CHECKPOINT_BEST

@@ -56,7 +56,7 @@ def test_a_configuration_inherits_and_its_own_keys_win(plan):
             {"inherits_from": "2d", "architecture": {"network_class_name": "a.Net"}},
             ["a.Net", "PlainConvUNet"],
         ),
-        ({"UNet_class_name": "PlainConvUNet"}, ["batch_size", "old form"]),
+        ({"UNet_class_name": "PlainConvUNet"}, ["custom", "n_conv_per_stage_encoder"]),
     ],
 )
 def test_what_would_be_done_differently_is_refused(plan, change, words):

@@ -108,9 +108,9 @@ def test_a_single_file_needs_no_channel_number(trained, scans, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-d", "4"], "-d DATASET -c CONFIGURATION, or -m RUN_FOLDER"),
+        (["-d", "4"], "-d DATASET -c CONFIGURATION, or -m FOLDER_OR_FILE"),
         (["-d", "4", "-m", "x"], "not both"),
-        (["-m", "nowhere"], "nowhere is no folder"),
+        (["-m", "nowhere"], "nowhere is no folder and no file"),
         (["-m", "in"], "no fold that was trained to the end"),
         (["-d", "4", "-c", "3d_lowres"], "3d_fullres run new folds 0, all"),
         (["-d", "4", "-c", "2d", "-f", "7"], "2d run other folds 0"),

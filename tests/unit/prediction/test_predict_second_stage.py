@@ -14,7 +14,8 @@ from sparseunet.data.image import Image
 from sparseunet.data.io import write_image, write_label_map
 from sparseunet.errors import DatasetError, RequestError
 from sparseunet.networks.build import build_network, num_input_channels
-from sparseunet.networks.trained_model import load_previous_stage, load_trained_model
+from sparseunet.networks.exchange.load_model import load_previous_stage
+from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.prediction.predict import (
     PredictionOptions,
     predict,
