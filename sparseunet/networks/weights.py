@@ -65,7 +65,7 @@ def read_weights(path: Path, *, shapes: Mapping[str, torch.Size]) -> dict[str, T
         shapes: What the network has, by our names.
 
     Returns:
-        Exactly the tensors that `shapes` names, float32.
+        Exactly the tensors that `shapes` names, float32; the counts of batch norm are int64.
 
     Raises:
         UnreadableFileError: The file is damaged, holds code, or its weights do not fit.
@@ -82,10 +82,7 @@ def read_weights(path: Path, *, shapes: Mapping[str, torch.Size]) -> dict[str, T
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise _misfit(path, "; ".join(problems[:3]) + more)
-    return {
-        name: found[aliases[0]].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-        for name, aliases in names.items()
-    }
+    return {name: _own(found[aliases[0]]) for name, aliases in names.items()}
 
 
 def _problems(
@@ -116,7 +113,10 @@ def _problem(tensor: object, shape: torch.Size) -> str:
         not isinstance(tensor, Tensor)
         or tensor.layout != torch.strided
         or tensor.device.type != "cpu"
-        or tensor.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+        or (
+            tensor.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+            and not _is_count(tensor)
+        )
     ):
         return "is no tensor of floating point numbers"
     if tensor.shape != shape:
@@ -124,6 +124,16 @@ def _problem(tensor: object, shape: torch.Size) -> str:
     if tensor.untyped_storage().nbytes() < tensor.nbytes:  # a view that repeats its numbers
         return "does not lie whole in the file"
     return ""
+
+
+def _is_count(tensor: Tensor) -> bool:
+    """Whether it may be the number of batches that a batch norm has seen."""
+    return tensor.dtype == torch.int64 and tensor.ndim == 0
+
+
+def _own(tensor: Tensor) -> Tensor:
+    dtype = tensor.dtype if _is_count(tensor) else torch.float32
+    return tensor.to(dtype, memory_format=torch.contiguous_format, copy=True)
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

@@ -125,7 +125,11 @@ def test_a_recorded_network_is_loaded_with_the_same_logits(tmp_path, name, dimen
         configuration=configuration,
         config=TrainingConfig(mirror_axes=(0,)),
         run_id="run-1",
-        dataset_json={"channel_names": {"0": "T1", "1": "T2"}, "labels": LABELS.classes},
+        dataset_json={
+            "channel_names": {"0": "T1", "1": "T2"},
+            "labels": LABELS.classes,
+            "file_ending": ".nii.gz",
+        },
     )
     torch.save({"weights": network.state_dict()}, folder / CHECKPOINT_FINAL)
     model = load_trained_model(tmp_path / "run-1", ["all"])
