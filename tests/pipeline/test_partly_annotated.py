@@ -1,7 +1,5 @@
 """From a dataset in which some cases have only one class to a trained network."""
 
-import json
-
 import pytest
 from phantoms import blobs, intensities
 
@@ -14,6 +12,7 @@ from sparseunet.artifacts import read_json, write_json
 from sparseunet.cli.main import main
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import write_image, write_label_map
+from sparseunet.training.run_log import read_log
 
 SHAPE = (16, 20, 20)
 TRAIN = ["train", "1", "3d_fullres", "all", "--iterations", "2", "--base-features", "4"]
@@ -60,8 +59,8 @@ def workspace(tmp_path_factory):
     [
         (["--loss", "dise"], "no loss 'dise'"),
         (["--loss", "nowhere:loss"], "cannot be imported"),
-        (["--class-weights", "liver"], "expected CLASS=WEIGHT"),
-        (["--class-weights", "liver=much"], "expected CLASS=WEIGHT"),
+        (["--class-weights", "liver"], "takes NAME=WEIGHT"),
+        (["--class-weights", "liver=much"], "takes NAME=WEIGHT"),
         (["--class-weights", "lung=2"], "background, liver, tumour"),
         (["--loss", "dice", "--class-weights", "liver=2"], "has none"),
     ],
@@ -83,8 +82,7 @@ def test_annotated_classes_reach_training_and_make_it_another_run(workspace, cap
     training = read_json(run / "fold_all" / "run.json")["training"]
     assert training["loss"] == "dice_focal"
     assert training["class_weights"] == {"background": 0.04, "tumour": 1.4}
-    (entry,) = (run / "fold_all" / "log.jsonl").read_text().splitlines()[-1:]
-    assert -1 < json.loads(entry)["train_loss"] < 1
+    assert -1 < read_log(run / "fold_all")[-1]["train_loss"] < 1
 
     (workspace / "raw" / "Dataset001_Abdomen" / "annotation.json").unlink()
     assert main([*command, *preprocess]) == 0

@@ -1,7 +1,5 @@
 """Every preset starts from the command line and lowers its loss."""
 
-import json
-
 import pytest
 from optional_packages import skip_without_packages_of
 
@@ -10,6 +8,7 @@ from sparseunet.cli.main import main
 from sparseunet.data.synthetic import make_dataset
 from sparseunet.planning.architectures import KNOWN
 from sparseunet.training.presets import PRESETS
+from sparseunet.training.run_log import read_log
 
 EPOCHS, STEPS = 3, 4
 CLASS_WEIGHTS = ("--class-weights", "background=0.1", "organ=0.5", "lesion=1", "vessel=1")
@@ -61,9 +60,7 @@ def test_a_preset_lowers_its_loss(workspace, name):
     words += ["--learning-rate", "0.003" if preset.recipe else "0.01"]
     assert train(workspace, configuration, "--preset", name, "--run", name, *words) == 0
     folder = run_folder(workspace, configuration, name)
-    losses = [
-        json.loads(line)["train_loss"] for line in (folder / "log.jsonl").read_text().splitlines()
-    ]
+    losses = [entry["train_loss"] for entry in read_log(folder)]
     assert losses[-1] < losses[0]
     recorded = read_json(folder / "run.json")["training"]
     chosen = {key: value for key, value in preset.recipe.items() if key in recorded}
