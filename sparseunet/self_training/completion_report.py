@@ -114,9 +114,7 @@ def _describe(counts: Sequence[ClassCounts]) -> dict[str, Any]:
 
 
 def _agreement(cases: Sequence[CompletedCase], labels: LabelSchema) -> dict[str, Any]:
-    parts = parts_to_json(
-        [case.agreement for case in cases], class_names=list(labels.foreground)
-    )
+    parts = parts_to_json([case.agreement for case in cases], class_names=list(labels.foreground))
     return {
         "num_cases": len(cases),
         "num_slices": parts["num_slices"],
