@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 from sparseunet.artifacts import atomic_path, write_json
 from sparseunet.cli.label_folders import find_labels
 from sparseunet.cli.options import add_num_workers_argument, positive_integer
+from sparseunet.cli.reference_annotation import find_reference_annotation
 from sparseunet.cli.score_tables import format_comparison, format_scores
 from sparseunet.errors import RequestError
 from sparseunet.workspace import (
     COMPARISON_JSON,
     SUMMARY_JSON,
-    annotation_beside,
-    provenance_beside,
 )
 
 if TYPE_CHECKING:
     from sparseunet.data.labels import LabelSchema
+    from sparseunet.evaluation.evaluate import ReferenceAnnotation
     from sparseunet.evaluation.scores import Scores
 
 
@@ -144,7 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
             labels=labels,
             images=images,
             num_cases=arguments.worst,
-            provenance=_provenance(arguments),
+            provenance=_annotation(arguments, labels, file_ending).provenance,
         )
         print(f"Written: {arguments.html}")
     return 0
@@ -224,7 +224,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _score(
     arguments: argparse.Namespace, predictions: Path, labels: "LabelSchema", file_ending: str
 ) -> "Scores":
-    from sparseunet.evaluation.evaluate import ReferenceAnnotation, evaluate
+    from sparseunet.evaluation.evaluate import evaluate
 
     return evaluate(
         arguments.references,
@@ -234,31 +234,20 @@ def _score(
         num_workers=arguments.num_workers,
         cases=_asked_for(arguments, predictions, file_ending),
         tolerance_mm=arguments.tolerance_mm,
-        annotation=ReferenceAnnotation(
-            classes=_annotated_classes(arguments, labels, file_ending),
-            provenance=_provenance(arguments),
-        ),
+        annotation=_annotation(arguments, labels, file_ending),
     )
 
 
-def _provenance(arguments: argparse.Namespace) -> Path | None:
-    """Return the folder that says who drew the references, if any."""
-    named: Path | None = arguments.provenance
-    return named or provenance_beside(arguments.references)
-
-
-def _annotated_classes(
+def _annotation(
     arguments: argparse.Namespace, labels: "LabelSchema", file_ending: str
-) -> dict[str, tuple[str, ...]]:
-    """Return the classes that were looked for in each reference, where those were not all."""
-    from sparseunet.annotation.annotated_classes import annotated_classes_in
-    from sparseunet.evaluation.pairing import names_in
-
-    path = arguments.annotation or annotation_beside(arguments.references)
-    if path is None:
-        return {}
-    names = names_in(arguments.references, file_ending)
-    return annotated_classes_in(path, classes=labels.foreground, cases=names)
+) -> "ReferenceAnnotation":
+    return find_reference_annotation(
+        arguments.references,
+        annotation=arguments.annotation,
+        provenance=arguments.provenance,
+        labels=labels,
+        file_ending=file_ending,
+    )
 
 
 def _compare(arguments: argparse.Namespace, labels: "LabelSchema", file_ending: str) -> int:
@@ -295,15 +284,16 @@ def _score_slices(
 ) -> None:
     from sparseunet.evaluation.per_slice import evaluate_slices, parts_to_json, slices_to_csv
 
+    annotation = _annotation(arguments, labels, file_ending)
     parts = evaluate_slices(
         arguments.references,
         arguments.predictions[0],
         labels=labels,
         file_ending=file_ending,
         num_workers=arguments.num_workers,
-        provenance=_provenance(arguments),
+        provenance=annotation.provenance,
         cases=cases,
-        annotated_classes=_annotated_classes(arguments, labels, file_ending),
+        annotated_classes=annotation.classes,
     )
     content = parts_to_json(parts, class_names=list(labels.foreground))
     path = output.with_name(f"{output.stem}_slices.json")
@@ -335,7 +325,7 @@ def _score_membranes(
         cases=cases,
         not_annotated=[
             case
-            for case, classes in _annotated_classes(arguments, labels, file_ending).items()
+            for case, classes in _annotation(arguments, labels, file_ending).classes.items()
             if arguments.membrane not in classes
         ],
     )
