@@ -270,6 +270,7 @@ def test_an_interrupted_completion_goes_on_with_the_same_command_only(
     assert len(made) == 4
     assert not (workspace / "raw" / "Dataset014_Dense").exists()
     broken.write_bytes(whole)
+    (unfinished / "Dataset014_Dense" / "labelsTr").mkdir(parents=True)  # killed before it moved
     assert complete(workspace, "-c", "3d_fullres", "-f", "1") == 2
     assert "unfinished completion with another weights" in capsys.readouterr().err
     assert complete(workspace, "-c", "3d_fullres") == 0
