@@ -1,6 +1,7 @@
 """The only module that knows folder and file names."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,12 @@ _TRAINING_CASES = "training_cases"
 _PREDICTED_NEXT_STAGE = "predicted_next_stage"
 GROUND_TRUTH = "gt_segmentations"
 _UNCERTAINTY = "uncertainty"
+CONFIDENCE_MAP = "confidence"
+"""Of the maps that `uncertainty_file` is about."""
+COMPLETION_JSON = "completion.json"
+REQUEST_JSON = "request.json"
+_COMPLETING = ".completing-"
+_PREDICTED = "predicted"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,6 +205,23 @@ def sibling_run(run_folder: Path, configuration: str, run_id: str) -> Path:
 def previous_stage_folder(output: Path, configuration: str) -> Path:
     """Return where `predict` puts the segmentations of the first stage of a cascade."""
     return output / configuration
+
+
+def unfinished_completion(folder: Path) -> Path:
+    """Return where a new raw dataset with completed labels grows before it takes its name."""
+    return folder.with_name(f"{_COMPLETING}{folder.name}")
+
+
+def completing_predictions(unfinished: Path, folds: Sequence[int | str]) -> Path:
+    """Return where the segmentations by these folds lie in an unfinished completion."""
+    return unfinished / _PREDICTED / fold_folder(Path(), "_".join(map(str, folds))).name
+
+
+def annotation_beside(labels: Path) -> Path | None:
+    """Return what is known about the annotation of a raw dataset's `labelsTr`, if there is any."""
+    folder = labels.resolve()
+    found = folder.parent / ANNOTATION_JSON
+    return found if folder.name == "labelsTr" and found.is_file() else None
 
 
 def provenance_beside(labels: Path) -> Path | None:

@@ -1,5 +1,8 @@
 """Which classes were looked for in each case of a raw dataset."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from sparseunet.annotation.annotation_record import read_annotation_records
 from sparseunet.data.dataset import Dataset
 from sparseunet.errors import DatasetError, Problem, Severity
@@ -19,8 +22,25 @@ def read_annotated_classes(dataset: Dataset) -> dict[str, tuple[str, ...]]:
     path = dataset.folder / ANNOTATION_JSON
     if not path.is_file():
         return {}
-    names = tuple(dataset.labels.foreground)
-    known = {case.name for case in dataset.cases}
+    return annotated_classes_in(
+        path, classes=tuple(dataset.labels.foreground), cases=[case.name for case in dataset.cases]
+    )
+
+
+def annotated_classes_in(
+    path: Path, *, classes: Iterable[str], cases: Iterable[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return what an `annotation.json` says about the classes that were looked for in some cases.
+
+    Args:
+        path: The file.
+        classes: Names of all classes (regions) without background.
+        cases: Names; records of others are passed over.
+
+    Returns:
+        As `read_annotated_classes`; so are the errors.
+    """
+    names, known = tuple(classes), set(cases)
     some: dict[str, tuple[str, ...]] = {}
     problems = []
     for case, record in read_annotation_records(path).cases.items():
@@ -32,7 +52,7 @@ def read_annotated_classes(dataset: Dataset) -> dict[str, tuple[str, ...]]:
                 Problem(
                     severity=Severity.ERROR,
                     case=case,
-                    file=ANNOTATION_JSON,
+                    file=path.name,
                     found=f"annotated_classes {', '.join(unknown)}",
                     expected=f"some of {', '.join(names)}",
                     fix="write the names as in dataset.json, without background",

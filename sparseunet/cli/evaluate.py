@@ -4,6 +4,9 @@ Writes nnU-Net's summary.json (with distances, volumes and intervals beside nnU-
 table as CSV. With --compare two folders of segmentations are compared with each other instead.
 What is scored comes from the first of: --dataset-json, PREDICTIONS/dataset.json,
 REFERENCES/dataset.json, the dataset.json beside REFERENCES, --labels.
+
+What no person drew (--provenance) does not count, nor does a class in a case in which nobody looked
+for it (--annotation).
 """
 
 import argparse
@@ -13,16 +16,17 @@ from typing import TYPE_CHECKING
 from sparseunet.artifacts import atomic_path, write_json
 from sparseunet.cli.label_folders import find_labels
 from sparseunet.cli.options import add_num_workers_argument, positive_integer
+from sparseunet.cli.reference_annotation import find_reference_annotation
 from sparseunet.cli.score_tables import format_comparison, format_scores
 from sparseunet.errors import RequestError
 from sparseunet.workspace import (
     COMPARISON_JSON,
     SUMMARY_JSON,
-    provenance_beside,
 )
 
 if TYPE_CHECKING:
     from sparseunet.data.labels import LabelSchema
+    from sparseunet.evaluation.evaluate import ReferenceAnnotation
     from sparseunet.evaluation.scores import Scores
 
 
@@ -77,6 +81,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="score the predictions there are and leave references without prediction out",
     )
     parser.add_argument(
+        "--annotation",
+        type=Path,
+        metavar="FILE",
+        help="annotation.json that says which classes were looked for in each case; others are not "
+        "scored there (default: the one beside REFERENCES if that is called labelsTr)",
+    )
+    parser.add_argument(
+        "--provenance",
+        type=Path,
+        metavar="FOLDER",
+        help="who drew each reference voxel; what no person drew does not count (default: "
+        "provenanceTr beside REFERENCES if that is called labelsTr)",
+    )
+    parser.add_argument(
         "--tolerance-mm",
         type=float,
         default=1.0,
@@ -121,7 +139,12 @@ def run(arguments: argparse.Namespace) -> int:
         from sparseunet.report.worst_cases import write_worst_cases
 
         write_worst_cases(
-            arguments.html, scores, labels=labels, images=images, num_cases=arguments.worst
+            arguments.html,
+            scores,
+            labels=labels,
+            images=images,
+            num_cases=arguments.worst,
+            provenance=_annotation(arguments, labels, file_ending).provenance,
         )
         print(f"Written: {arguments.html}")
     return 0
@@ -148,13 +171,6 @@ def _add_detail_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also Dice of every annotated slice and by source of annotation, to "
         "OUTPUT_slices.json and .csv",
-    )
-    parser.add_argument(
-        "--provenance",
-        type=Path,
-        metavar="FOLDER",
-        help="with --per-slice: who drew each reference voxel (default: provenanceTr beside "
-        "REFERENCES if it is called labelsTr)",
     )
     parser.add_argument(
         "--membrane",
@@ -186,12 +202,12 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if not arguments.tolerance_mm >= 0 or arguments.tolerance_mm == float("inf"):
         raise RequestError(f"--tolerance-mm must be 0 or more, found {arguments.tolerance_mm}.")
-    for folder in (arguments.references, *arguments.predictions):
+    named = [] if arguments.provenance is None else [arguments.provenance]
+    for folder in (arguments.references, *arguments.predictions, *named):
         if not folder.is_dir():
             raise RequestError(f"The folder {folder} does not exist.")
     needed_by = {
         "--metrics": (arguments.metrics, arguments.compare, "--compare"),
-        "--provenance": (arguments.provenance, arguments.per_slice, "--per-slice"),
         "--images": (arguments.images, arguments.html, "--html"),
     }
     for flag, (value, other, name) in needed_by.items():
@@ -218,6 +234,19 @@ def _score(
         num_workers=arguments.num_workers,
         cases=_asked_for(arguments, predictions, file_ending),
         tolerance_mm=arguments.tolerance_mm,
+        annotation=_annotation(arguments, labels, file_ending),
+    )
+
+
+def _annotation(
+    arguments: argparse.Namespace, labels: "LabelSchema", file_ending: str
+) -> "ReferenceAnnotation":
+    return find_reference_annotation(
+        arguments.references,
+        annotation=arguments.annotation,
+        provenance=arguments.provenance,
+        labels=labels,
+        file_ending=file_ending,
     )
 
 
@@ -255,14 +284,16 @@ def _score_slices(
 ) -> None:
     from sparseunet.evaluation.per_slice import evaluate_slices, parts_to_json, slices_to_csv
 
+    annotation = _annotation(arguments, labels, file_ending)
     parts = evaluate_slices(
         arguments.references,
         arguments.predictions[0],
         labels=labels,
         file_ending=file_ending,
         num_workers=arguments.num_workers,
-        provenance=arguments.provenance or provenance_beside(arguments.references),
+        provenance=annotation.provenance,
         cases=cases,
+        annotated_classes=annotation.classes,
     )
     content = parts_to_json(parts, class_names=list(labels.foreground))
     path = output.with_name(f"{output.stem}_slices.json")
@@ -292,6 +323,11 @@ def _score_membranes(
         file_ending=file_ending,
         num_workers=arguments.num_workers,
         cases=cases,
+        not_annotated=[
+            case
+            for case, classes in _annotation(arguments, labels, file_ending).classes.items()
+            if arguments.membrane not in classes
+        ],
     )
     content = rand_to_json(scored, membrane=arguments.membrane)
     path = output.with_name(f"{output.stem}_rand.json")

@@ -8,7 +8,7 @@ from sparseunet.cli.environment import available_cpus
 from sparseunet.workspace import GROUND_TRUTH, RUN_JSON, SUMMARY_JSON, Workspace, held_out_folder
 
 if TYPE_CHECKING:
-    from sparseunet.data.dataset import Split
+    from sparseunet.data.dataset import Dataset, Split
     from sparseunet.networks.trained_model import TrainedModel
 
 
@@ -62,12 +62,15 @@ def segment_held_out(
         previous_stage=previous_stage,
     )
     if split.val:
-        _score(workspace, output, split, model)
+        _score(workspace, output, split, model, dataset)
     return files
 
 
-def _score(workspace: Workspace, output: Path, split: "Split", model: "TrainedModel") -> None:
-    from sparseunet.evaluation.evaluate import evaluate, write_scores
+def _score(
+    workspace: Workspace, output: Path, split: "Split", model: "TrainedModel", dataset: "Dataset"
+) -> None:
+    from sparseunet.annotation.annotated_classes import read_annotated_classes
+    from sparseunet.evaluation.evaluate import ReferenceAnnotation, evaluate, write_scores
 
     scores = evaluate(
         workspace.preprocessed_dataset(model.plan.dataset_name) / GROUND_TRUTH,
@@ -76,6 +79,7 @@ def _score(workspace: Workspace, output: Path, split: "Split", model: "TrainedMo
         file_ending=str(model.dataset_json["file_ending"]),
         num_workers=available_cpus(),
         cases=split.val,
+        annotation=ReferenceAnnotation(classes=read_annotated_classes(dataset)),
     )
     write_scores(output / SUMMARY_JSON, scores)
     print(

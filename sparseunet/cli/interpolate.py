@@ -11,7 +11,7 @@ are not expected to help training.
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,13 +201,18 @@ def judge_and_tell(
 ) -> "Verdict | None":
     """Judge a dataset, print the verdict, and keep it where the plan report finds it."""
     from sparseunet.annotation.interpolation.fill_dataset import judge_dataset
-    from sparseunet.annotation.interpolation.verdict import verdict_lines, write_verdict
+    from sparseunet.annotation.interpolation.verdict import (
+        hash_labels,
+        verdict_lines,
+        write_verdict,
+    )
 
     verdict = judge_dataset(dataset, axis=axis, num_workers=num_workers)
     path = workspace.preprocessed_dataset(dataset.name) / INTERPOLATION_JSON
     if verdict is None:
         path.unlink(missing_ok=True)
     else:
+        verdict = replace(verdict, labels_hash=hash_labels(dataset))
         write_verdict(path, verdict)
         print(f"{dataset.name}: is interpolation worth it?")
         print("\n".join(verdict_lines(verdict)))
@@ -222,8 +227,6 @@ def follow(
     Raises:
         RequestError: The verdict is not to interpolate, or there is none.
     """
-    from dataclasses import replace
-
     instead = "Train on the annotated slices as they are, or name a --method to fill them anyway."
     if verdict is None:
         raise RequestError(

@@ -32,6 +32,10 @@ VERBS = {
     ),
     "interpolate": ("sparseunet.cli.interpolate", "fill labels between annotated slices"),
     "train": ("sparseunet.cli.train", "train a network on what is annotated"),
+    "complete": (
+        "sparseunet.cli.complete",
+        "label what nobody annotated with a trained network",
+    ),
     "runs": ("sparseunet.cli.list_runs", "list and compare trained networks"),
     "predict": ("sparseunet.cli.predict", "segment new scans with a trained network"),
     "import_model": (

@@ -211,6 +211,7 @@ def plan_dataset(
         dataset_json=dataset.description,
         fingerprint=fingerprint,
         densities=densities,
+        dataset=dataset,
     )
     return plan
 

@@ -116,8 +116,12 @@ def write_report(
     dataset_json: Mapping[str, Any],
     fingerprint: "Fingerprint | None",
     densities: "tuple[LabelDensity, ...] | None",
+    dataset: "Dataset | None" = None,
 ) -> None:
-    """Write the report beside the plans file; print what it says about labels, log its warnings."""
+    """Write the report beside the plans file; print what it says about labels, log its warnings.
+
+    What is known about interpolating the labels is told of a `dataset` only.
+    """
     from sparseunet.artifacts import atomic_path
     from sparseunet.planning.plan_report import format_report, label_sentences, report_plan
     from sparseunet.training.config import TrainingConfig
@@ -131,7 +135,9 @@ def write_report(
     )
     path = plan_report_file(plans_file)
     with atomic_path(path) as temporary:
-        text = format_report(report) + _interpolation_section(plans_file.parent)
+        text = format_report(report)
+        if dataset is not None:
+            text += _interpolation_section(plans_file.parent, dataset)
         temporary.write_text(text, encoding="utf-8")
     for warning in report.warnings:
         logger.warning("%s: %s", plan.dataset_name, warning)
@@ -139,14 +145,25 @@ def write_report(
     print(f"Why each number is what it is: {path}")
 
 
-def _interpolation_section(folder: Path) -> str:
+def _interpolation_section(folder: Path, dataset: "Dataset") -> str:
     """Return what is known about interpolating the labels; nothing if nobody asked."""
-    from sparseunet.annotation.interpolation.verdict import read_verdict, verdict_lines
+    from sparseunet.annotation.interpolation.verdict import (
+        hash_labels,
+        read_verdict,
+        verdict_lines,
+    )
 
     path = folder / INTERPOLATION_JSON
     if not path.is_file():
         return ""
-    return "\n".join(["", "## Interpolation", "", *verdict_lines(read_verdict(path)), ""])
+    verdict = read_verdict(path)
+    lines = verdict_lines(verdict)
+    if verdict.labels_hash != hash_labels(dataset):
+        stale = (
+            "Whether interpolated labels would help is not known: labels have changed since; run"
+        )
+        lines = [f"{stale} `sparseunet interpolate -d {dataset.name} --method auto` again."]
+    return "\n".join(["", "## Interpolation", "", *lines, ""])
 
 
 def _adaptations(plan: "Plan") -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _remarks(scores: "Scores") -> list[str]:
             "distances are not estimable"
         )
     for name in scores.classes:
-        results = [case.classes[name] for case in scores.cases]
+        results = [case.classes[name] for case in scores.cases if name in case.classes]
         one_sided = [result for result in results if result.is_one_sided]
         missed = sum(not result.num_predicted for result in one_sided)
         absent = sum(result.num_predicted == 0 == result.num_reference for result in results)
@@ -118,6 +118,11 @@ def _remarks(scores: "Scores") -> list[str]:
             remarks.append(
                 f"{name}: missed in {missed} cases, invented in {len(one_sided) - missed} (Dice 0, "
                 "distance = image diagonal)"
+            )
+        if scores.num_not_annotated(name):
+            remarks.append(
+                f"{name}: not annotated in {scores.num_not_annotated(name)} cases (nobody looked "
+                "for it there; not scored)"
             )
         if absent:
             remarks.append(f"{name}: in {absent} cases in neither map (left out of the means)")

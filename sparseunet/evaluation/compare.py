@@ -151,7 +151,10 @@ def _paired_values(scores_a: Scores, scores_b: Scores, *, class_name: str, metri
     if METRICS[metric].best == "zero":
         a, b = np.abs(a), np.abs(b)
     has_no_reference = np.array(
-        [case.classes[class_name].num_reference == 0 for case in scores_a.cases]
+        [
+            class_name in case.classes and case.classes[class_name].num_reference == 0
+            for case in scores_a.cases
+        ]
     )
     only_one = has_no_reference & (np.isfinite(a) != np.isfinite(b))
     a = np.where(only_one & ~np.isfinite(a), METRICS[metric].perfect, a)

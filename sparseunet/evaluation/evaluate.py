@@ -1,17 +1,37 @@
 """Score a folder of predictions against a folder of references."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from sparseunet.artifacts import atomic_path, write_json
+from sparseunet.data.annotation import Source
 from sparseunet.data.labels import LabelSchema
 from sparseunet.evaluation.metrics import DEFAULT_TOLERANCE_MM, find_values, score_label_maps
-from sparseunet.evaluation.pairing import LabelPair, find_pairs, for_each_pair
+from sparseunet.evaluation.pairing import (
+    LabelPair,
+    find_pairs,
+    for_each_pair,
+    read_sources_beside,
+)
 from sparseunet.evaluation.scores import CaseScores, Scores
 from sparseunet.evaluation.summary import scores_to_csv, scores_to_json
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceAnnotation:
+    """What is known about the annotation of references beyond their label maps."""
+
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By case the classes that were looked for, where those were not all; no others are scored."""
+    provenance: Path | None = None
+    """Folder with a `Source` per voxel in files named as the references: what no person drew does
+    not count. A case without such a file was drawn by a person."""
 
 
 def evaluate(
@@ -23,10 +43,11 @@ def evaluate(
     num_workers: int,
     cases: Sequence[str] | None = None,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
+    annotation: ReferenceAnnotation | None = None,
 ) -> Scores:
     """Score every case of a folder of reference label maps.
 
-    Only voxels that are annotated in the reference count.
+    Only voxels that a person annotated in the reference count.
 
     Args:
         references: Folder of label maps named CASE + file_ending.
@@ -36,6 +57,7 @@ def evaluate(
         num_workers: Threads.
         cases: Names of the cases to score; all references by default.
         tolerance_mm: Of the normalised surface Dice.
+        annotation: What no person drew, and classes that nobody looked for; None for neither.
 
     Raises:
         RequestError: There is no reference, or predictions are missing; lists every missing file.
@@ -46,7 +68,12 @@ def evaluate(
     pairs = find_pairs(references, predictions, file_ending=file_ending, cases=cases)
 
     def score(pair: LabelPair) -> CaseScores:
-        return _score_case(pair, labels=labels, tolerance_mm=tolerance_mm)
+        return _score_case(
+            pair,
+            labels=labels,
+            tolerance_mm=tolerance_mm,
+            annotation=annotation or ReferenceAnnotation(),
+        )
 
     results = for_each_pair(pairs, score, num_workers=num_workers, label="Scoring")
     undeclared = [case for case in results if case.undeclared_values]
@@ -68,9 +95,28 @@ def write_scores(path: Path, scores: Scores) -> None:
         temporary.write_text(scores_to_csv(scores), encoding="utf-8", newline="")
 
 
-def _score_case(pair: LabelPair, *, labels: LabelSchema, tolerance_mm: float) -> CaseScores:
+def _score_case(
+    pair: LabelPair,
+    *,
+    labels: LabelSchema,
+    tolerance_mm: float,
+    annotation: ReferenceAnnotation,
+) -> CaseScores:
     reference_ZYX, prediction_ZYX, geometry = pair.read()
     found = set(find_values(reference_ZYX).tolist())
+    classes, ignore = labels.foreground, labels.ignore
+    looked_for = annotation.classes.get(pair.name)
+    if looked_for is not None:
+        classes = {name: values for name, values in classes.items() if name in looked_for}
+    source_ZYX = read_sources_beside(pair, annotation.provenance, geometry)
+    if source_ZYX is not None:
+        if ignore is None:
+            ignore = max(*labels.values, *found) + 1
+        reference_ZYX = np.where(
+            source_ZYX == Source.MANUAL,
+            reference_ZYX,
+            np.promote_types(reference_ZYX.dtype, np.min_scalar_type(ignore)).type(ignore),
+        )
     return CaseScores(
         name=pair.name,
         reference=pair.reference,
@@ -78,11 +124,12 @@ def _score_case(pair: LabelPair, *, labels: LabelSchema, tolerance_mm: float) ->
         classes=score_label_maps(
             reference_ZYX,
             prediction_ZYX,
-            classes=labels.foreground,
+            classes=classes,
             spacing_mm=geometry.spacing_mm,
-            ignore=labels.ignore,
+            ignore=ignore,
             tolerance_mm=tolerance_mm,
         ),
-        is_sparse=labels.ignore in found,
+        is_sparse=ignore is not None and bool((reference_ZYX == ignore).any()),
+        not_annotated=tuple(name for name in labels.foreground if name not in classes),
         undeclared_values=tuple(sorted(found - {*labels.values, labels.ignore})),
     )

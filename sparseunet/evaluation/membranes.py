@@ -13,7 +13,7 @@ predicted membrane voxel inside an object is an object of its own there. These a
 ISBI 2012 and SNEMI3D challenges, after which the EM data of Z20 is scored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def evaluate_membranes(
     file_ending: str,
     num_workers: int,
     cases: Sequence[str] | None = None,
+    not_annotated: Collection[str] = (),
 ) -> tuple[RandScores, ...]:
     """Score how well predicted membranes separate objects, for every case of a folder.
 
@@ -60,12 +61,14 @@ def evaluate_membranes(
         file_ending: With the dot.
         num_workers: Threads.
         cases: Names of the cases to score; all references by default.
+        not_annotated: Cases in which nobody looked for the membrane; they get NaN.
     """
     pairs = find_pairs(references, predictions, file_ending=file_ending, cases=cases)
 
     def score(pair: LabelPair) -> RandScores:
         reference_ZYX, prediction_ZYX, _ = pair.read()
-        if ignore is not None and (reference_ZYX == ignore).any():
+        is_sparse = ignore is not None and bool((reference_ZYX == ignore).any())
+        if is_sparse or pair.name in not_annotated:
             return RandScores(case=pair.name, merge=np.nan, split=np.nan, f_score=np.nan)
         objects = [find_objects(labels != membrane) for labels in (reference_ZYX, prediction_ZYX)]
         return score_objects(*objects, case=pair.name)

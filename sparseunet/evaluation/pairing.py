@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from sparseunet.data.annotation import Source
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.grids import compare_grids
 from sparseunet.data.io import read_geometry, read_label_map
@@ -127,6 +128,23 @@ def for_each_pair(
     return tuple(result for result, _ in done if result is not None)
 
 
+def read_sources_beside(
+    pair: LabelPair, provenance: Path | None, geometry: Geometry
+) -> np.ndarray | None:
+    """Return who drew each voxel of the reference; None where no file says so.
+
+    Args:
+        pair: The case.
+        provenance: Folder with a `Source` per voxel in files named as the references.
+        geometry: Of the reference.
+
+    Raises:
+        DatasetError: The file is damaged, on another grid or holds other values.
+    """
+    file = None if provenance is None else provenance / pair.reference.name
+    return _read_sources(file, geometry, pair) if file is not None and file.is_file() else None
+
+
 def _raise_together(problems: Iterable[list[Problem]]) -> None:
     found = [problem for of_one_case in problems for problem in of_one_case]
     errors = [problem for problem in found if problem.severity is Severity.ERROR]
@@ -150,3 +168,28 @@ def _compare_grids(pair: LabelPair) -> list[Problem]:
         file=str(pair.prediction),
         reference_file=f"the reference {pair.reference}",
     )
+
+
+def _read_sources(file: Path, geometry: Geometry, pair: LabelPair) -> np.ndarray:
+    stated_ZYX, its_geometry = read_label_map(file)
+    problems = compare_grids(
+        its_geometry,
+        geometry,
+        case=pair.name,
+        file=str(file),
+        reference_file=str(pair.reference),
+    )
+    if stated_ZYX.max() > max(Source):
+        problems.append(
+            Problem(
+                severity=Severity.ERROR,
+                case=pair.name,
+                file=str(file),
+                found=f"values up to {stated_ZYX.max()}",
+                expected=f"sources of annotation, 0 to {int(max(Source))}",
+                fix="name the folder of provenance, as `interpolate` writes it",
+            )
+        )
+    if any(problem.severity is Severity.ERROR for problem in problems):
+        raise DatasetError(problems)
+    return stated_ZYX

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from sparseunet.data.annotation import Annotation, Source
-from sparseunet.data.geometry import Geometry
-from sparseunet.data.grids import compare_grids
-from sparseunet.data.io import read_label_map
 from sparseunet.data.labels import LabelSchema
-from sparseunet.errors import DatasetError, Problem, Severity
-from sparseunet.evaluation.pairing import LabelPair, find_pairs, for_each_pair
+from sparseunet.evaluation.pairing import (
+    LabelPair,
+    find_pairs,
+    for_each_pair,
+    read_sources_beside,
+)
 from sparseunet.evaluation.summary import to_csv
 from sparseunet.evaluation.surfaces import Classes
 
@@ -36,7 +37,7 @@ class Overlap:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SliceScores:
-    """The scores of one slice that holds annotation."""
+    """The scores of one slice that holds annotation; of classes that were looked for."""
 
     case: str
     axis: int
@@ -70,6 +71,7 @@ def evaluate_slices(
     num_workers: int,
     provenance: Path | None = None,
     cases: Sequence[str] | None = None,
+    annotated_classes: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[CaseParts, ...]:
     """Score every slice that holds annotation, and the voxels of every source of annotation.
 
@@ -84,6 +86,7 @@ def evaluate_slices(
         provenance: Folder with a `Source` per voxel in files named as the references; a case
             without such a file counts as drawn by a person.
         cases: Names of the cases to score; all references by default.
+        annotated_classes: As in `evaluate`.
     """
     pairs = find_pairs(references, predictions, file_ending=file_ending, cases=cases)
 
@@ -91,15 +94,17 @@ def evaluate_slices(
         reference_ZYX, prediction_ZYX, geometry = pair.read()
         annotation = Annotation.from_label_map(reference_ZYX, ignore=labels.ignore)
         source_ZYX = annotation.source_ZYX
-        file = None if provenance is None else provenance / pair.reference.name
-        if file is not None and file.is_file():
-            stated_ZYX = _read_sources(file, geometry, pair)
+        stated_ZYX = read_sources_beside(pair, provenance, geometry)
+        if stated_ZYX is not None:
             source_ZYX = np.where(source_ZYX == Source.NONE, source_ZYX, stated_ZYX)
+        looked_for = (annotated_classes or {}).get(pair.name, tuple(labels.foreground))
         return score_parts(
             annotation.labels_ZYX,
             prediction_ZYX,
             source_ZYX=source_ZYX,
-            classes=labels.foreground,
+            classes={
+                name: values for name, values in labels.foreground.items() if name in looked_for
+            },
             case=pair.name,
         )
 
@@ -170,10 +175,14 @@ def parts_to_json(cases: Sequence[CaseParts], *, class_names: Sequence[str]) -> 
         "version": 1,
         "num_slices": len(slices),
         "mean_slice_dice": {
-            name: _mean([each.classes[name].dice for each in slices]) for name in class_names
+            name: _mean([each.classes[name].dice for each in slices if name in each.classes])
+            for name in class_names
         },
         "num_slices_with_class": {
-            name: int(np.isfinite([each.classes[name].dice for each in slices]).sum())
+            name: sum(
+                name in each.classes and bool(np.isfinite(each.classes[name].dice))
+                for each in slices
+            )
             for name in class_names
         },
         "by_source": {
@@ -240,7 +249,11 @@ def _count(reference: np.ndarray, prediction: np.ndarray, classes: Classes) -> d
 
 
 def _pool(cases: Sequence[CaseParts], source: str, class_name: str) -> Mapping[str, float]:
-    overlaps = [case.by_source[source][class_name] for case in cases if source in case.by_source]
+    overlaps = [
+        case.by_source[source][class_name]
+        for case in cases
+        if class_name in case.by_source.get(source, {})
+    ]
     pooled = Overlap(
         both=sum(each.both for each in overlaps),
         only_predicted=sum(each.only_predicted for each in overlaps),
@@ -261,28 +274,3 @@ def _mean(values: Sequence[float]) -> float:
 
 def _name(value: int) -> str:
     return Source(int(value)).name.lower()
-
-
-def _read_sources(file: Path, geometry: Geometry, pair: LabelPair) -> np.ndarray:
-    stated_ZYX, its_geometry = read_label_map(file)
-    problems = compare_grids(
-        its_geometry,
-        geometry,
-        case=pair.name,
-        file=str(file),
-        reference_file=str(pair.reference),
-    )
-    if stated_ZYX.max() > max(Source):
-        problems.append(
-            Problem(
-                severity=Severity.ERROR,
-                case=pair.name,
-                file=str(file),
-                found=f"values up to {stated_ZYX.max()}",
-                expected=f"sources of annotation, 0 to {int(max(Source))}",
-                fix="name the folder of provenance, as `interpolate` writes it",
-            )
-        )
-    if any(problem.severity is Severity.ERROR for problem in problems):
-        raise DatasetError(problems)
-    return stated_ZYX

@@ -69,10 +69,12 @@ class CaseScores:
     reference: Path
     prediction: Path
     classes: dict[str, ClassScores]
-    """By class or region name, in the order of the dataset."""
+    """By class or region name, in the order of the dataset; without those of `not_annotated`."""
     is_sparse: bool
     """Whether some voxels of the reference are unannotated: overlap is then measured on the others;
     volumes and surface distances cannot be estimated."""
+    not_annotated: tuple[str, ...] = ()
+    """Classes that nobody looked for in the reference, and that therefore have no score."""
     undeclared_values: tuple[int, ...] = ()
     """Values in the reference that belong to no class; they counted as background."""
 
@@ -89,9 +91,17 @@ class Scores:
     """Of the normalised surface Dice."""
 
     def values(self, class_name: str, metric: str) -> np.ndarray:
-        """Return one class' metric (a name in `METRICS`) per case, as float64."""
+        """Return one class' metric (a name in `METRICS`) per case, as float64.
+
+        It is NaN in cases in which the class is not annotated.
+        """
         measure = METRICS[metric].measure
-        return np.array([measure(case.classes[class_name]) for case in self.cases], np.float64)
+        found = [case.classes.get(class_name) for case in self.cases]
+        return np.array([np.nan if one is None else measure(one) for one in found], np.float64)
+
+    def num_not_annotated(self, class_name: str) -> int:
+        """Return the number of cases in which nobody looked for the class."""
+        return sum(class_name in case.not_annotated for case in self.cases)
 
     def num_valid(self, class_name: str, metric: str) -> int:
         """Return the number of cases in which the metric is defined."""
@@ -132,7 +142,9 @@ class Scores:
 
     def pooled_iou(self, class_name: str) -> float:
         """Return one intersection over one union over all cases together (Z25's batched IoU)."""
-        found, false, missed = (self.values(class_name, name).sum() for name in ("TP", "FP", "FN"))
+        found, false, missed = (
+            np.nansum(self.values(class_name, name)) for name in ("TP", "FP", "FN")
+        )
         union = found + false + missed
         return float(found / union) if union else float("nan")
 

@@ -32,6 +32,7 @@ DEFINITIONS = {
     "n_valid": "number of cases behind a mean",
     "one_sided": "class in one of both maps only: Dice and NSD 0, distances the image's diagonal",
     "absent": "class in neither map: every ratio, volume and distance NaN, left out of means",
+    "not_annotated": "class that nobody looked for in the case: not scored, left out of everything",
     "sparse_reference": "unannotated voxels do not count; volumes and distances not estimable, NaN",
 }
 
@@ -60,14 +61,17 @@ def scores_to_json(scores: Scores) -> dict[str, Any]:
 
 
 def scores_to_csv(scores: Scores) -> str:
-    """Return a table with one row per case and class; undefined values are empty cells."""
+    """Return a table with one row per case and class; undefined values are empty cells.
+
+    The last column says `not annotated` where nobody looked for the class in the case.
+    """
     columns = [f"{name}_{metric.unit}" if metric.unit else name for name, metric in METRICS.items()]
     rows = [
         [case.name, name, label_key(scores.classes[name]), *_numbers(case, name)]
         for case in scores.cases
-        for name in case.classes
+        for name in scores.classes
     ]
-    return to_csv(["case", "class", "label", *columns], rows)
+    return to_csv(["case", "class", "label", *columns, "note"], rows)
 
 
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -87,18 +91,29 @@ def label_key(values: tuple[int, ...]) -> str:
     return str(values[0]) if len(values) == 1 else str(tuple(values))
 
 
-def _numbers(case: CaseScores, class_name: str) -> list[float]:
-    return [metric.measure(case.classes[class_name]) for metric in METRICS.values()]
+def _numbers(case: CaseScores, class_name: str) -> list[Any]:
+    """Return every metric, and a note."""
+    result = case.classes.get(class_name)
+    if result is None:
+        return [*(float("nan") for _ in METRICS), "not annotated"]
+    return [*(metric.measure(result) for metric in METRICS.values()), ""]
 
 
 def _metrics_of(
     case: CaseScores, scores: Scores, metrics: Mapping[str, Metric]
 ) -> dict[str, dict[str, float]]:
+    """Return the metrics by class; of a class that is not annotated all are NaN.
+
+    nnU-Net's own tools take means over the cases that way, and leave NaN out.
+    """
+
+    def measure(name: str, metric: Metric) -> float:
+        result = case.classes.get(name)
+        return float("nan") if result is None else metric.measure(result)
+
     return {
-        label_key(scores.classes[name]): {
-            key: metric.measure(result) for key, metric in metrics.items()
-        }
-        for name, result in case.classes.items()
+        label_key(values): {key: measure(name, metric) for key, metric in metrics.items()}
+        for name, values in scores.classes.items()
     }
 
 
@@ -141,6 +156,7 @@ def _our_summary(scores: Scores) -> dict[str, Any]:
             {
                 "case": case.name,
                 "sparse_reference": case.is_sparse,
+                "not_annotated": [keys[name] for name in case.not_annotated],
                 "metrics": _metrics_of(case, scores, OUR_METRICS),
             }
             for case in scores.cases
@@ -149,8 +165,9 @@ def _our_summary(scores: Scores) -> dict[str, Any]:
 
 
 def _count_special(scores: Scores, class_name: str) -> dict[str, int]:
-    results = [case.classes[class_name] for case in scores.cases]
+    results = [case.classes[class_name] for case in scores.cases if class_name in case.classes]
     return {
+        "not_annotated": scores.num_not_annotated(class_name),
         "missed": sum(result.is_one_sided and not result.num_predicted for result in results),
         "invented": sum(result.is_one_sided and not result.num_reference for result in results),
         "absent": sum(result.num_predicted == 0 == result.num_reference for result in results),

@@ -28,6 +28,8 @@ class PredictionOptions:
     """Whether files of class probabilities are written beside the segmentations."""
     uncertainty: bool = False
     """Whether maps of entropy and disagreement are written beside the segmentations."""
+    confidence: bool = False
+    """Whether maps of the probability of what was decided are written beside the segmentations."""
 
     def __post_init__(self) -> None:
         if not 0 < self.step <= 1:

@@ -37,6 +37,7 @@ from sparseunet.prediction.request import Existing, check_request, choose_scans
 from sparseunet.prediction.restored import Restored
 from sparseunet.preprocessing.case import PreprocessedCase
 from sparseunet.workspace import (
+    CONFIDENCE_MAP,
     DATASET_JSON,
     PREDICTION_CASES_JSON,
     PREDICTION_JSON,
@@ -313,7 +314,11 @@ def _predict_prepared(
             open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
             opener = partial(open_memmap, path, mode="r+")
         restored = Restored(
-            restoration, labels, open_probabilities=opener, uncertainty=options.uncertainty
+            restoration,
+            labels,
+            open_probabilities=opener,
+            uncertainty=options.uncertainty,
+            confidence=options.confidence,
         )
         waiting = restored.painting(
             loaded.logits(case),
@@ -336,7 +341,11 @@ def _write(scan: Case, painting: _Painting) -> dict[int, int]:
     with painting.temporary:
         for future in painting.waiting:
             future.result()
-    maps = {"entropy": restored.entropy_ZYX, "disagreement": restored.disagreement_ZYX}
+    maps = {
+        "entropy": restored.entropy_ZYX,
+        "disagreement": restored.disagreement_ZYX,
+        CONFIDENCE_MAP: restored.confidence_ZYX,
+    }
     for name, map_ZYX in maps.items():
         if map_ZYX is not None:
             write_label_map(uncertainty_file(painting.file, scan.name, name), map_ZYX, geometry)

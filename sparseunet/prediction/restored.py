@@ -17,13 +17,15 @@ from sparseunet.preprocessing.resample import decide_labels, label_dtype, output
 from sparseunet.preprocessing.restore import in_crop_box
 
 _TINY = 1e-12
+_ROUNDING = 1e-4
+"""In percent: float32 puts a probability of 0.7 a little below 70."""
 
 
 class Restored:
     """Label map of one scan and, where asked for, its probabilities and uncertainty.
 
     Outside the crop box everything is background: label 0, probability 1 of the first class (0 of
-    every region), no uncertainty. Slabs may be painted by several threads.
+    every region), no uncertainty, full confidence. Slabs may be painted by several threads.
     """
 
     labels_ZYX: np.ndarray
@@ -33,6 +35,9 @@ class Restored:
     disagreement_ZYX: np.ndarray | None = None
     """uint8: how far folds, mirrored passes and overlapping patches are from their consensus (mean
     Kullback-Leibler divergence); 255 for the largest entropy and beyond."""
+    confidence_ZYX: np.ndarray | None = None
+    """uint8: probability of the winning class in whole percent, rounded down; with regions the
+    smallest over regions of the probability of what was decided about each."""
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class Restored:
         *,
         open_probabilities: Callable[[], np.ndarray] | None = None,
         uncertainty: bool = False,
+        confidence: bool = False,
     ) -> None:
         """Make empty maps.
 
@@ -52,6 +58,7 @@ class Restored:
                 Called anew for every slab, so that no file stays in memory. None: not wanted.
             uncertainty: Whether logits come with a channel for the disagreement
                 (`LoadedModel.measure_disagreement`), and its maps are wanted.
+            confidence: Whether the map of the confidence is wanted.
         """
         shape = restoration.geometry.shape
         self._restoration, self._labels, self._uncertainty = restoration, labels, uncertainty
@@ -67,6 +74,8 @@ class Restored:
                 in_crop_box(self.entropy_ZYX, restoration),
                 in_crop_box(self.disagreement_ZYX, restoration),
             ]
+        if confidence:
+            self.confidence_ZYX = np.full(shape, 100, np.uint8)
 
     def paint_all(self, logits: Iterable[Tensor], *, num_channels: int) -> None:
         """Paint everything in this thread. See `painting` for the arguments."""
@@ -103,7 +112,11 @@ class Restored:
 
     def _paint(self, slab: Slab) -> None:
         labels_ZYX = self._maps[0][slab.rows]
-        if self._open_probabilities is None and not self._uncertainty:
+        if (
+            self._open_probabilities is None
+            and not self._uncertainty
+            and self.confidence_ZYX is None
+        ):
             decide_labels(slab.scores(), labels_ZYX, self._labels)
             return
         scores_KZYX = np.stack(list(slab.scores()))
@@ -116,6 +129,9 @@ class Restored:
                 self._open_probabilities(), probabilities_KZYX, strict=True
             ):
                 in_crop_box(map_ZYX, self._restoration)[slab.rows] = probability_ZYX
+        if self.confidence_ZYX is not None:
+            sure_ZYX = in_crop_box(self.confidence_ZYX, self._restoration)[slab.rows]
+            sure_ZYX[:] = confidence_percent(probabilities_KZYX, has_regions=has_regions)
         if self._uncertainty:
             largest = highest_entropy(self._labels)
             entropy_ZYX = entropy(probabilities_KZYX, has_regions=has_regions)
@@ -135,6 +151,19 @@ def entropy(probabilities_KZYX: np.ndarray, *, has_regions: bool) -> np.ndarray:
             other_ZYX = 1 - probability_ZYX
             total_ZYX -= other_ZYX * np.log(np.maximum(other_ZYX, _TINY))
     return total_ZYX
+
+
+def confidence_percent(probabilities_KZYX: np.ndarray, *, has_regions: bool) -> np.ndarray:
+    """Return how probable what was decided is, uint8, whole percent rounded down.
+
+    That is the largest probability of all classes. With regions, each of which is decided about
+    alone, it is the smallest over regions of the larger one of p and 1 - p.
+    """
+    if has_regions:
+        decided_ZYX = np.maximum(probabilities_KZYX, 1 - probabilities_KZYX).min(axis=0)
+    else:
+        decided_ZYX = probabilities_KZYX.max(axis=0)
+    return np.clip(np.floor(100 * decided_ZYX + _ROUNDING), 0, 100).astype(np.uint8)
 
 
 def highest_entropy(labels: LabelSchema) -> float:

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from sparseunet.artifacts import atomic_path
-from sparseunet.data.annotation import Annotation
+from sparseunet.data.annotation import Annotation, Source
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.grids import compare_grids
-from sparseunet.data.io import read_geometry, read_image, read_label_map
+from sparseunet.data.io import read_geometry, read_image
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import DatasetError, Severity
+from sparseunet.evaluation.pairing import LabelPair, read_sources_beside
 from sparseunet.evaluation.per_slice import find_slice_axis
 from sparseunet.evaluation.scores import METRICS, CaseScores, Scores
 from sparseunet.report.overlay import OverlayRow, draw_slice_overlay
@@ -52,6 +53,7 @@ def write_worst_cases(
     labels: LabelSchema,
     images: Mapping[str, Path] | None = None,
     num_cases: int = 5,
+    provenance: Path | None = None,
 ) -> None:
     """Write a page with the mean scores and, for the worst cases, their worst slice.
 
@@ -62,9 +64,10 @@ def write_worst_cases(
         images: Case name to the first channel of its scan; without it slices are drawn on grey.
         num_cases: How many, those of lowest mean foreground Dice first. Cases without any Dice (no
             class in either map) and cases without error are not shown.
+        provenance: As given to `evaluate`.
     """
     worst = rank_cases(scores)[:num_cases]
-    shown = [(case, find_worst_slice(case, labels=labels)) for case in worst]
+    shown = [(case, find_worst_slice(case, labels=labels, provenance=provenance)) for case in worst]
     rows = [
         _draw_row(case, at, image=(images or {}).get(case.name))
         for case, at in shown
@@ -82,23 +85,37 @@ def rank_cases(scores: Scores) -> list[CaseScores]:
     return [case for _, case in sorted(defined, key=lambda pair: (pair[0], pair[1].name))]
 
 
-def find_worst_slice(case: CaseScores, *, labels: LabelSchema) -> WorstSlice:
-    """Return the slice with most wrong voxels; unannotated ones and unscored values do not count.
+def find_worst_slice(
+    case: CaseScores, *, labels: LabelSchema, provenance: Path | None = None
+) -> WorstSlice:
+    """Return the slice with most wrong voxels; unannotated ones and unscored classes do not count.
 
     Slices lie across the axis of fewest voxels, which gives the largest pictures, or across the
     axis that a sparse reference was annotated across.
     """
-    reference_ZYX, _ = read_label_map(case.reference)
-    prediction_ZYX, _ = read_label_map(case.prediction)
+    pair = LabelPair(name=case.name, reference=case.reference, prediction=case.prediction)
+    reference_ZYX, prediction_ZYX, geometry = pair.read()
     annotation = Annotation.from_label_map(reference_ZYX, ignore=labels.ignore)
+    source_ZYX = read_sources_beside(pair, provenance, geometry)
+    if source_ZYX is not None:
+        drawn_ZYX = annotation.annotated_ZYX & (source_ZYX == Source.MANUAL)
+        annotation = Annotation(
+            labels_ZYX=np.where(drawn_ZYX, reference_ZYX, 0).astype(reference_ZYX.dtype),
+            source_ZYX=drawn_ZYX.astype(np.uint8),
+        )
     axis = find_slice_axis(annotation.source_ZYX)
     if annotation.is_dense:
         axis = int(np.argmin(reference_ZYX.shape))
+    scored = [labels.foreground[name] for name in case.classes]
+    shown = sorted({value for values in scored for value in values})
     reference_ZYX, prediction_ZYX = (
-        np.where(np.isin(labels_ZYX, labels.foreground_values), labels_ZYX, 0)
+        np.where(np.isin(labels_ZYX, shown), labels_ZYX, 0)
         for labels_ZYX in (annotation.labels_ZYX, prediction_ZYX)
     )
-    wrong_ZYX = (reference_ZYX != prediction_ZYX) & annotation.annotated_ZYX
+    wrong_ZYX = np.zeros(reference_ZYX.shape, bool)
+    for values in scored:
+        wrong_ZYX |= np.isin(reference_ZYX, values) != np.isin(prediction_ZYX, values)
+    wrong_ZYX &= annotation.annotated_ZYX
     others = tuple(other for other in range(3) if other != axis)
     num_wrong = wrong_ZYX.sum(axis=others)
     index = int(np.argmax(num_wrong))
@@ -183,9 +200,16 @@ def _page(scores: Scores, picture: bytes | None, *, num_shown: int) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evaluation</title>'
         f"<style>{_STYLE}</style></head><body><h1>Evaluation</h1>\n{_table(scores)}\n"
         f'<p class="note">{len(scores.cases)} cases. Mean over cases, in brackets the 95 % '
-        f"bootstrap interval. NSD within {scores.tolerance_mm:g} mm.</p>\n"
+        f"bootstrap interval. NSD within {scores.tolerance_mm:g} mm."
+        f"{html.escape(_not_annotated(scores))}</p>\n"
         f"<h2>The {num_shown} worst cases, each in its worst slice</h2>\n{figure}</body></html>\n"
     )
+
+
+def _not_annotated(scores: Scores) -> str:
+    counts = {name: scores.num_not_annotated(name) for name in scores.classes}
+    found = ", ".join(f"{name} in {count} cases" for name, count in counts.items() if count)
+    return f" Not annotated, and left out: {found}." if found else ""
 
 
 def _table(scores: Scores) -> str:

@@ -154,6 +154,26 @@ def test_auto_while_preprocessing_says_why_and_goes_on(
     assert read_manifest(folder / "nnUNetPlans_2d", "ball_0").is_dense
 
 
+def test_the_report_shows_no_verdict_on_labels_that_have_changed_since(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path, kept=[4, 14, 24, 34])
+    words = ["plan_and_preprocess", "-d", "12", "-c", "2d", "-np", "1"]
+    report = tmp_path / "preprocessed" / "Dataset012_Balls" / "nnUNetPlans_report.md"
+    table, stale = "| expected IoU of filled slices |", "labels have changed since"
+    assert run(tmp_path, *words, "--interpolate", "auto") == 0
+    assert run(tmp_path, *words) == 0
+    assert table in report.read_text()
+    assert stale not in report.read_text()
+    label = folder / "labelsTr" / "ball_1.nii.gz"
+    labels_ZYX, geometry = read_label_map(label)
+    labels_ZYX[6] = 0
+    write_label_map(label, labels_ZYX, geometry)
+    assert run(tmp_path, *words) == 0
+    assert table not in report.read_text()
+    assert stale in report.read_text()
+    assert run(tmp_path, *words, "--interpolate", "auto") == 0
+    assert table in report.read_text()
+
+
 def test_dense_labels_have_nothing_to_fill(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,8 @@
 """From a dataset in which some cases have only one class to a trained network."""
 
+import math
+import shutil
+
 import pytest
 from phantoms import blobs, intensities
 
@@ -69,6 +72,21 @@ def test_a_wrong_recipe_is_refused_before_anything_is_written(workspace, capsys,
     assert main(["--workspace", str(workspace), *TRAIN, *SMALL, *flags]) == 2
     assert message in capsys.readouterr().err
     assert not (workspace / "results").exists()
+
+
+def test_validation_does_not_score_a_class_that_nobody_looked_for(workspace, capsys):
+    splits = read_json(workspace / "preprocessed" / "Dataset001_Abdomen" / "splits_final.json")
+    (fold,) = (str(number) for number, split in enumerate(splits) if split["val"] == ["case_0"])
+    words = ["train", "1", "3d_fullres", fold, *TRAIN[4:], "--run", "folds"]
+    assert main(["--workspace", str(workspace), *words, *SMALL]) == 0
+    results = workspace / "results" / "Dataset001_Abdomen"
+    folder = results / "3d_fullres" / "folds" / f"fold_{fold}"
+    summary = read_json(folder / "validation" / "summary.json")
+    assert summary["sparseunet"]["num_cases_where"]["2"]["not_annotated"] == 1
+    assert summary["sparseunet"]["n_valid"]["2"]["Dice"] == 0
+    assert math.isfinite(summary["mean"]["1"]["Dice"])
+    assert math.isnan(summary["mean"]["2"]["Dice"])
+    shutil.rmtree(results)
 
 
 def test_annotated_classes_reach_training_and_make_it_another_run(workspace, capsys):

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from sparseunet.annotation.interpolation.quality import HiddenSlices, add_up
-from sparseunet.artifacts import read_artifact, write_json
+from sparseunet.artifacts import hash_content, hash_file, read_artifact, write_json
+from sparseunet.data.dataset import Dataset
 
 WORTH_IOU = 0.55
 """Least expected IoU of filled slices, over all gaps. Z25 saw interpolated labels help that agreed
@@ -60,6 +61,8 @@ class Verdict:
     """The best first."""
     hidden: tuple[HiddenSlices, ...]
     """What the estimates are made from."""
+    labels_hash: str | None = None
+    """Of the label files that it was made from (`hash_labels`); None in files that do not say."""
 
 
 def judge(
@@ -120,6 +123,13 @@ def read_verdict(path: Path) -> Verdict:
         RequestError: The file is missing, of another kind or version, or a field is wrong.
     """
     return read_artifact(Verdict, path, kind=_KIND, version=_VERSION, hint=_MAKE_AGAIN)
+
+
+def hash_labels(dataset: Dataset) -> str:
+    """Return a hash over the names and the label files of all cases, provenance included."""
+    return hash_content(
+        {case.name: [hash_file(file) for file in case.label_files] for case in dataset.cases}
+    )
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:

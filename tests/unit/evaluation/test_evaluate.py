@@ -115,6 +115,7 @@ def test_an_absent_class_is_nan_as_in_nnunet_and_written_so(tmp_path):
     assert summary["metric_per_case"][1]["metrics"]["2"]["TN"] == np.prod(SHAPE)
     assert summary["mean"]["2"]["Dice"] == 1.0
     assert summary["sparseunet"]["num_cases_where"]["2"] == {
+        "not_annotated": 0,
         "missed": 0,
         "invented": 0,
         "absent": 2,
@@ -147,7 +148,7 @@ def test_a_missed_class_pulls_the_mean_distance_up_to_the_diagonal(tmp_path):
     assert scores.mean("lesion", "HD95") == pytest.approx(diagonal / 2)
     assert scores.mean("lesion", "Dice") == 0.5
     special = scores_to_json(scores)["sparseunet"]["num_cases_where"]["2"]
-    assert special == {"missed": 1, "invented": 0, "absent": 0}
+    assert special == {"not_annotated": 0, "missed": 1, "invented": 0, "absent": 0}
 
 
 def test_only_annotated_voxels_count_and_distances_to_sparse_references_are_unknown(tmp_path):

@@ -124,6 +124,8 @@ def test_a_provenance_file_that_is_none_is_refused(tmp_path, capsys):
     words = ["evaluate", str(tmp_path / "labels"), str(tmp_path / "predictions"), "-l", "1"]
 
     assert main([*words, "--provenance", str(tmp_path / "provenance")]) == 2
-    assert "add it" in capsys.readouterr().err
+    assert "sources of annotation, 0 to 3" in capsys.readouterr().err
+    assert main([*words, "--provenance", str(tmp_path / "nowhere")]) == 2
+    assert "does not exist" in capsys.readouterr().err
     assert main([*words, "--per-slice", "--provenance", str(tmp_path / "provenance")]) == 2
     assert "0 to 3" in capsys.readouterr().err

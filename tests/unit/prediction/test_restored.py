@@ -10,7 +10,7 @@ from phantoms import blobs, intensities
 
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.image import Image
-from sparseunet.data.io import write_image
+from sparseunet.data.io import read_label_map, write_image
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import find_scans
 from sparseunet.errors import SparseUNetError
@@ -20,9 +20,10 @@ from sparseunet.prediction.loaded_model import load_model, prepare
 from sparseunet.prediction.memory import MemoryLimit
 from sparseunet.prediction.predict import PredictionOptions, predict, predict_image
 from sparseunet.prediction.probabilities import predict_image_probabilities
-from sparseunet.prediction.restored import Restored, entropy, highest_entropy
+from sparseunet.prediction.restored import Restored, confidence_percent, entropy, highest_entropy
 from sparseunet.preprocessing import resample
 from sparseunet.preprocessing.restore import restore_labels
+from sparseunet.workspace import CONFIDENCE_MAP, uncertainty_file
 
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
 OPTIONS = PredictionOptions(device="cpu", precision="float32", num_workers=2)
@@ -144,3 +145,39 @@ def test_entropy_is_largest_where_nothing_is_known_and_zero_where_all_is():
     assert np.allclose(entropy(sure_KZYX, has_regions=False), 0)
     halves_KZYX = np.full((3, 1, 1, 2), 0.5)
     assert np.allclose(entropy(halves_KZYX, has_regions=True), 3 * np.log(2))
+
+
+@pytest.mark.parametrize("labels", [None, REGIONS], ids=["classes", "regions"])
+def test_confidence_is_the_probability_of_what_was_decided(
+    write_run, tmp_path, monkeypatch, labels
+):
+    monkeypatch.setattr(resample, "SLAB_VOXELS", 4000)
+    model = load_trained_model(write_run(tmp_path / "run", labels=labels), [0])
+    image = _scan((20, 30, 26), (1.0, 1.5, 0.75), margin=3)
+    write_image(tmp_path / "in" / "scan_0000.nii.gz", image.voxels_CZYX[0], image.geometry)
+    scans = find_scans(tmp_path / "in", file_ending=".nii.gz", num_channels=1)
+    (file,) = predict(
+        model,
+        scans,
+        output=tmp_path / "out",
+        file_ending=".nii.gz",
+        options=replace(OPTIONS, confidence=True),
+    )
+    probabilities_KZYX = predict_image_probabilities(model, image, options=OPTIONS)
+    if labels is None:
+        expected_ZYX = probabilities_KZYX.max(axis=0)
+    else:
+        expected_ZYX = np.maximum(probabilities_KZYX, 1 - probabilities_KZYX).min(axis=0)
+    percent_ZYX, geometry = read_label_map(uncertainty_file(file, "scan", CONFIDENCE_MAP))
+    assert geometry == image.geometry
+    off_ZYX = 100 * expected_ZYX - percent_ZYX
+    assert off_ZYX.min() > -0.01
+    assert off_ZYX.max() < 1
+    assert (percent_ZYX[:3] == 100).all()
+    assert len(np.unique(percent_ZYX)) > 5
+
+
+def test_whole_percents_are_never_rounded_up():
+    sure = np.array([0.7, 0.699, 0.995, 1.0, 1 / 3], np.float32)
+    found = confidence_percent(np.stack([sure, 1 - sure, 0 * sure]), has_regions=False)
+    assert found.tolist() == [70, 69, 99, 100, 66]

@@ -1,0 +1,1 @@
+"""Labels that a model gives to what nobody annotated."""
