@@ -239,9 +239,9 @@ def _fit_to_budget(
         return asked.configuration, asked.config
     if hardware.processes.count > 1 or hardware.num_parts > 1:
         raise RequestError(
-            "--time-budget measures one process and whole batches. Start the run like that and stop "
-            "it after its first epoch, then go on in several processes or with --accumulate; or "
-            "leave the budget out and give --iterations."
+            "--time-budget measures one process and whole batches. Start the run so, stop it "
+            "after its first epoch, and go on in several processes or with --accumulate; or leave "
+            "the budget out and give --iterations."
         )
     from sparseunet.data.load import parse_labels
     from sparseunet.training.time_budget import fit_into_budget
