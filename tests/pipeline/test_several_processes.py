@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,12 @@ RECIPE += ["--iterations", "4", "--iterations-per-epoch", "2"]
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("workspace")
     make_dataset(root / "raw" / "Dataset001_Shapes", num_training=5, num_test=1)
     words = ["plan_and_preprocess", "-d", "1", "-c", "2d"]
     assert main(["--workspace", str(root), *words]) == 0
-    yield root
+    return root
 
 
 def test_torchrun_trains_what_one_process_trains(workspace: Path) -> None:
