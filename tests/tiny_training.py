@@ -8,6 +8,7 @@ command line would, so that tests can kill a real process.
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,8 @@ def make_plan():
     )
 
 
-def make_store(folder, *, slices=None, count=3):
+def make_store(folder, *, slices=None, count=3, without_box=()):
+    """Write cases; in those `without_box`, given by number, nobody looked for the box."""
     rng = np.random.default_rng(0)
     for number in range(count):
         labels = np.zeros(SHAPE, np.uint8)
@@ -90,6 +92,8 @@ def make_store(folder, *, slices=None, count=3):
             source[:] = Source.NONE
             source[list(slices)] = Source.MANUAL
         image = labels + rng.normal(0, 0.3, SHAPE)
+        if number in without_box:
+            labels[:] = 0
         case = PreprocessedCase(
             name=f"case_{number}",
             image_CZYX=image[None].astype(np.float32),
@@ -105,7 +109,8 @@ def make_store(folder, *, slices=None, count=3):
                 network_shape=SHAPE,
             ),
         )
-        write_case(folder, case, patch_size=(8, 16, 16))
+        outputs = (True, False) if number in without_box else None
+        write_case(folder, case, patch_size=(8, 16, 16), annotated_outputs=outputs)
     return CaseStore(folder)
 
 
@@ -123,15 +128,18 @@ def train_tiny(
     architecture="plain_unet",
     hardware=CPU,
     val=(),
+    batch_size=2,
+    labels=LABELS,
     **more,
 ):
     folder.mkdir(exist_ok=True)
     configuration = with_architecture(make_configuration(dimensions), architecture)
+    configuration = replace(configuration, batch_size=batch_size)
     return fit(
         store,
         Split(train=store.cases, val=tuple(val)),
         configuration=with_base_features(configuration, 4),
-        labels=LABELS,
+        labels=labels,
         config=config or make_config(),
         hardware=hardware,
         folder=folder,

@@ -5,6 +5,9 @@ finished. A different recipe, plan or data is a different run in a folder of its
 
 Ctrl-C (exit code 130) and SIGTERM (143) end the training after the running step, with a checkpoint;
 a second one ends it at once.
+
+Several GPUs, or processes on a CPU, share every batch and give what one gives:
+torchrun --standalone --nproc-per-node 2 -m sparseunet train DATASET CONFIGURATION FOLD
 """
 
 import argparse
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparseunet.artifacts import hash_file, read_json
 from sparseunet.cli.cascade import find_first_stage, pass_to_next_stage
-from sparseunet.cli.environment import resolve_workspace
+from sparseunet.cli.environment import launched_processes, resolve_workspace
 from sparseunet.cli.held_out import segment_held_out
 from sparseunet.cli.recipe import (
     add_recipe_arguments,
@@ -23,6 +26,7 @@ from sparseunet.cli.recipe import (
     recipe_from_arguments,
 )
 from sparseunet.cli.runs import resolve_weights
+from sparseunet.cli.several_processes import taking_part
 from sparseunet.cli.train_fold import TrainingRequest, train_fold
 from sparseunet.errors import RequestError
 from sparseunet.workspace import (
@@ -55,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     hardware.add_argument("--num-workers", type=int, help="processes that make batches")
     hardware.add_argument(
+        "--accumulate",
+        type=int,
+        default=1,
+        metavar="PARTS",
+        help="pass each batch in so many parts, for less memory; same result, slower (default 1)",
+    )
+    hardware.add_argument(
         "--checkpoint-minutes",
         type=float,
         default=10.0,
@@ -86,19 +97,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train one fold, and validate it where it has validation cases."""
-    _check(arguments)
-    workspace = resolve_workspace(arguments.workspace)
-    request = _resolve(workspace, arguments)
-    asked = request.run
-    folder = fold_folder(
-        workspace.run_folder(asked.plan.dataset_name, arguments.configuration, asked.run_id),
-        asked.fold,
-    )
-    if (folder / CHECKPOINT_FINAL).is_file():
-        _require_same(folder, request)
-        print(f"{folder} has finished already; nothing to do.")
-    else:
-        train_fold(request, arguments, folder)
+    processes = launched_processes()
+    with taking_part(processes):
+        _check(arguments)
+        workspace = resolve_workspace(arguments.workspace)
+        request = _resolve(workspace, arguments)
+        asked = request.run
+        folder = fold_folder(
+            workspace.run_folder(asked.plan.dataset_name, arguments.configuration, asked.run_id),
+            asked.fold,
+        )
+        if (folder / CHECKPOINT_FINAL).is_file():
+            _require_same(folder, request)
+            print(f"{folder} has finished already; nothing to do.")
+        else:
+            train_fold(request, arguments, folder, processes=processes)
+    if not processes.is_first:
+        return 0
     if asked.split.val or asked.configuration.next_stage is not None:
         files = segment_held_out(
             workspace,

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from sparseunet.cli.cascade import FirstStage
 from sparseunet.cli.environment import available_cpus, has_thread_count
+from sparseunet.errors import RequestError
 from sparseunet.progress import format_duration
 from sparseunet.workspace import FORECAST_JSON, PROGRESS_PNG, TENSORBOARD
 
 if TYPE_CHECKING:
+    import torch
+
     from sparseunet.planning.plan import Configuration
     from sparseunet.preprocessing.store import CaseStore
     from sparseunet.training.config import TrainingConfig
+    from sparseunet.training.processes import Processes
     from sparseunet.training.run import Run, RunRequest
     from sparseunet.training.run_log import OnEpoch
     from sparseunet.training.step import Hardware
@@ -38,8 +42,14 @@ class TrainingRequest:
     """Checkpoint to start from."""
 
 
-def train_fold(request: TrainingRequest, arguments: argparse.Namespace, folder: Path) -> None:
-    """Train to the end, or until a signal comes.
+def train_fold(
+    request: TrainingRequest,
+    arguments: argparse.Namespace,
+    folder: Path,
+    *,
+    processes: "Processes",
+) -> None:
+    """Train to the end, or until a signal comes, together with the other processes.
 
     Raises:
         TrainingInterruptedError: One came; the message holds the command to go on.
@@ -53,12 +63,13 @@ def train_fold(request: TrainingRequest, arguments: argparse.Namespace, folder: 
     from sparseunet.training.run import open_run
 
     def hardware(recorded: str | None) -> "Hardware":
-        return _hardware(arguments, precision=recorded or arguments.precision)
+        return _hardware(arguments, processes, precision=recorded or arguments.precision)
 
     def fitted(chosen: "Hardware") -> tuple["Configuration", "TrainingConfig"]:
         return _fit_to_budget(request, chosen)
 
-    run = open_run(folder, request.run, hardware=hardware, fitted=fitted)
+    with processes.first_alone():
+        run = open_run(folder, request.run, hardware=hardware, fitted=fitted)
     configuration, config = run.configuration, run.config
     if not run.is_new:
         print(f"Going on with {folder}")
@@ -68,13 +79,14 @@ def train_fold(request: TrainingRequest, arguments: argparse.Namespace, folder: 
         f"{'×'.join(map(str, configuration.patch_size))}, "
         f"{configuration.network.architecture}, "
         f"{configuration.network.features_per_stage[0]} base features, {run.hardware.device}, "
-        f"{DTYPE_NAMES[run.hardware.dtype]}\nRun folder: {folder}",
+        f"{DTYPE_NAMES[run.hardware.dtype]}{_division(run.hardware)}\nRun folder: {folder}",
         flush=True,
     )
-    _forecast(request, run)
+    if processes.is_first:
+        _forecast(request, run)
     with ExitStack() as stack:
-        on_epoch = _listeners(stack, request, run, arguments)
-        stop_signal = stack.enter_context(stop_on_signals())
+        on_epoch = _listeners(stack, request, run, arguments) if processes.is_first else []
+        stop_signal = stack.enter_context(stop_on_signals(ends_at_second=processes.count == 1))
         try:
             fit(
                 request.store,
@@ -92,14 +104,26 @@ def train_fold(request: TrainingRequest, arguments: argparse.Namespace, folder: 
             )
         except TrainingInterruptedError as error:
             raise TrainingInterruptedError(
-                f"{error}; go on with: {arguments.command_line}", signal_number=error.signal_number
+                f"{error}; go on with{_same_or(processes)}: {arguments.command_line}",
+                signal_number=error.signal_number,
             ) from None
-        number = stop_signal()  # one that came too late for a step
-        if number is not None:
+        number = processes.highest(stop_signal() or 0)  # one that came too late for a step
+        if number:
             raise TrainingInterruptedError(
-                f"stopped after the last step; end with: {arguments.command_line}",
+                f"stopped after the last step; end with{_same_or(processes)}: "
+                f"{arguments.command_line}",
                 signal_number=number,
             )
+
+
+def _division(hardware: "Hardware") -> str:
+    """Return how each batch is divided, as the end of a line; "" for not at all."""
+    processes = f", {hardware.processes.count} processes" * (hardware.processes.count > 1)
+    return processes + f", each batch in {hardware.num_parts} parts" * (hardware.num_parts > 1)
+
+
+def _same_or(processes: "Processes") -> str:
+    return " the same torchrun, or one process with" * (processes.count > 1)
 
 
 def _forecast(request: TrainingRequest, run: "Run") -> None:
@@ -153,14 +177,16 @@ def _listeners(
     return listeners
 
 
-def _hardware(arguments: argparse.Namespace, *, precision: str) -> "Hardware":
+def _hardware(
+    arguments: argparse.Namespace, processes: "Processes", *, precision: str
+) -> "Hardware":
     import torch
 
     from sparseunet.networks.device import resolve_device, resolve_precision
     from sparseunet.training.step import Hardware
 
     device, workers, cpus = (
-        resolve_device(arguments.device),
+        _own_device(resolve_device(arguments.device), processes),
         arguments.num_workers,
         available_cpus(),
     )
@@ -168,7 +194,33 @@ def _hardware(arguments: argparse.Namespace, *, precision: str) -> "Hardware":
         workers = 1 if device.type == "cpu" else max(1, min(12, cpus - 1))
     if device.type == "cpu" and not has_thread_count():
         torch.set_num_threads(compute_threads(cpus, workers))
-    return Hardware(device=device, dtype=resolve_precision(precision, device), num_workers=workers)
+    return Hardware(
+        device=device,
+        dtype=resolve_precision(precision, device),
+        num_workers=workers,
+        processes=processes,
+        num_parts=arguments.accumulate,
+    )
+
+
+def _own_device(device: "torch.device", processes: "Processes") -> "torch.device":
+    """Return the device of this process: of several, each has a GPU of its own."""
+    import torch
+
+    if processes.count == 1 or device.type == "cpu":
+        return device
+    if device.type != "cuda" or device.index is not None:
+        raise RequestError(
+            f"Several processes train on cuda, a GPU each, or on cpu, found -device {device}."
+        )
+    if processes.local_rank >= torch.cuda.device_count():
+        raise RequestError(
+            f"This machine has {torch.cuda.device_count()} GPUs, too few for process "
+            f"{processes.local_rank + 1}; start fewer with --nproc-per-node, or give -device cpu."
+        )
+    own = torch.device("cuda", processes.local_rank)
+    torch.cuda.set_device(own)
+    return own
 
 
 def compute_threads(cpus: int, num_workers: int) -> int:
@@ -185,6 +237,12 @@ def _fit_to_budget(
     asked = request.run
     if request.time_budget_min is None:
         return asked.configuration, asked.config
+    if hardware.processes.count > 1 or hardware.num_parts > 1:
+        raise RequestError(
+            "--time-budget measures one process and whole batches. Start the run so, stop it "
+            "after its first epoch, and go on in several processes or with --accumulate; or leave "
+            "the budget out and give --iterations."
+        )
     from sparseunet.data.load import parse_labels
     from sparseunet.training.time_budget import fit_into_budget
 

@@ -19,11 +19,13 @@ class Checkpoints:
     folder: Path
     every_s: float
     """Least time between two; 0 writes one after every epoch."""
+    writes: bool = True
+    """Whether this process does; of several that train together only the first."""
     _written_at_s: float = field(default_factory=time.monotonic)
 
     def is_due(self) -> bool:
         """Whether enough time has passed since the last one."""
-        return time.monotonic() - self._written_at_s >= self.every_s
+        return self.writes and time.monotonic() - self._written_at_s >= self.every_s
 
     def is_due_within_epoch(self) -> bool:
         """The same after a step that does not end an epoch."""
@@ -31,13 +33,16 @@ class Checkpoints:
 
     def write(self, state: TrainingState) -> None:
         """Write where training stands, and the best weights if they are new."""
+        if not self.writes:
+            return
         save_best(state, self.folder / CHECKPOINT_BEST)
         save_checkpoint(state, self.folder / CHECKPOINT_LATEST)
         self._written_at_s = time.monotonic()
 
     def finish(self, state: TrainingState) -> Path:
         """Write what is left at the end, remove what was for going on; return the final weights."""
-        save_best(state, self.folder / CHECKPOINT_BEST)
-        save_weights(state, self.folder / CHECKPOINT_FINAL)
-        (self.folder / CHECKPOINT_LATEST).unlink(missing_ok=True)
+        if self.writes:
+            save_best(state, self.folder / CHECKPOINT_BEST)
+            save_weights(state, self.folder / CHECKPOINT_FINAL)
+            (self.folder / CHECKPOINT_LATEST).unlink(missing_ok=True)
         return self.folder / CHECKPOINT_FINAL

@@ -37,9 +37,9 @@ class Engine:
     """Says which signal has asked the training to stop; None for none."""
 
     def raise_if_stopped(self, state: TrainingState) -> None:
-        """Raise `TrainingInterruptedError` when a signal has come."""
-        number = self.stop_signal()
-        if number is not None:
+        """Raise `TrainingInterruptedError` when a signal has come, to any of the processes."""
+        number = self.hardware.processes.highest(self.stop_signal() or 0)
+        if number:
             raise TrainingInterruptedError(
                 f"stopped after step {state.step} of {self.config.iterations}", signal_number=number
             )
@@ -72,7 +72,8 @@ def train_epoch(
         loss, counts = train_step(
             state, batch, objective=engine.objective, config=config, hardware=engine.hardware
         )
-        state.tally.add(loss, counts, batch)
+        annotated_voxels = engine.objective.annotated_voxels(batch.weight_BZYX)
+        state.tally.add(loss, counts, annotated_voxels=annotated_voxels)
         state.tally.duration_s += time.perf_counter() - start
         if state.step < end and checkpoints.is_due_within_epoch():
             checkpoints.write(state)
@@ -114,7 +115,8 @@ def validate(state: TrainingState, dataset: BatchDataset, *, engine: Engine) -> 
                 outputs = state.network(moved.image_BCZYX)
             known = moved.labels_BZYX, moved.weight_BZYX, moved.annotated_BK
             loss, counts = objective.loss(outputs, *known), objective.counts(outputs, *known)
-            tally.add(float(loss), counts, batch)
+            annotated_voxels = objective.annotated_voxels(batch.weight_BZYX)
+            tally.add(float(loss), counts, annotated_voxels=annotated_voxels)
     return {
         "val_loss": tally.mean_loss,
         "val_pseudo_dice": objective.pseudo_dice(tally.counts),

@@ -1,8 +1,8 @@
 """Train one network on one split: the loop, from preprocessed cases to final weights."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from sparseunet.training.losses.comparison import weights_by_output
 from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import new_optimizer
 from sparseunet.training.pretrained import load_pretrained_weights
+from sparseunet.training.processes import Processes, prepare_network
 from sparseunet.training.run_log import OnEpoch, read_log, summary_line, write_log
 from sparseunet.training.sampling import CaseSummary, resolve_shares
 from sparseunet.training.state import TrainingState, checkpoint_bytes, restore_checkpoint
@@ -82,6 +83,7 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
 
     Raises:
         RequestError: No training case has any annotation, there is no such loss or class to weigh,
+            the batch or the network cannot be divided among processes or parts,
             the configuration has a previous stage and its predictions are not given (or the
             reverse), pretrained weights do not fit, or another process trains in `folder`.
         TrainingInterruptedError: `stop_signal` gave one; called again, training goes on.
@@ -89,6 +91,7 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
             be made. The last checkpoint is kept.
     """
     _check_previous_stage(configuration, previous_stage)
+    share = share_of_batch(configuration, hardware)
     recipe = batch_recipe(configuration, config, labels)
     training_cases = summarise_cases(store, split.train, recipe)
     if not training_cases:
@@ -99,28 +102,39 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
     if hardware.device.type == "cpu":
         keep_freed_memory()
     engine = Engine(
-        objective=_objective(configuration, labels, config, training_cases),
+        objective=_objective(configuration, labels, config, training_cases, hardware.processes),
         config=config,
         hardware=hardware,
         stop_signal=stop_signal,
     )
     state = _new_state(configuration, labels, config, hardware)
-    with hold_folder(folder):
-        remove_unfinished(folder)
-        _start(state, folder, pretrained, config)
+    writes = hardware.processes.is_first
+    with hold_folder(folder) if writes else nullcontext():
+        if writes:
+            remove_unfinished(folder)
+        _start(state, folder, pretrained, config, writes=writes)
+        hardware.processes.require_same(
+            "recipe, cases or last checkpoint",
+            (state.step, config, configuration, hardware.dtype, split.train, split.val),
+        )
         return _train(
             state,
-            BatchDataset(store, training_cases, recipe, previous_stage),
-            _validation_dataset(store, split, recipe, previous_stage),
+            BatchDataset(store, training_cases, recipe, previous_stage, share=share),
+            _validation_dataset(store, split, recipe, previous_stage, share=share),
             engine=engine,
-            checkpoints=Checkpoints(folder=folder, every_s=checkpoint_every_s),
+            checkpoints=Checkpoints(folder=folder, every_s=checkpoint_every_s, writes=writes),
             on_epoch=on_epoch,
             label=f"Training {configuration.name}",
         )
 
 
 def _start(
-    state: TrainingState, folder: Path, pretrained: Path | None, config: TrainingConfig
+    state: TrainingState,
+    folder: Path,
+    pretrained: Path | None,
+    config: TrainingConfig,
+    *,
+    writes: bool,
 ) -> None:
     if (folder / CHECKPOINT_LATEST).is_file():
         restore_checkpoint(state, folder / CHECKPOINT_LATEST)
@@ -128,6 +142,8 @@ def _start(
         return
     if pretrained is not None:
         load_pretrained_weights(state.network, pretrained)
+    if not writes:
+        return
     needed_bytes = _CHECKPOINTS_AT_ONCE * checkpoint_bytes(state)
     warn_if_space_is_short(folder, needed_bytes=needed_bytes)
 
@@ -142,7 +158,7 @@ def _train(
     on_epoch: Sequence[OnEpoch],
     label: str,
 ) -> Path:
-    folder, hardware = checkpoints.folder, engine.hardware
+    folder, hardware, writes = checkpoints.folder, engine.hardware, checkpoints.writes
     log = read_log(folder, epochs=state.epochs)
     steps = range(state.step, engine.config.iterations)
     batches = load_batches(
@@ -151,7 +167,7 @@ def _train(
         num_workers=hardware.num_workers,
         pin_memory=hardware.device.type == "cuda",
     )
-    progress = track(steps, total=len(steps), label=label)
+    progress = track(steps, total=len(steps), label=label) if writes else _unseen(steps)
     with closing(batches), closing(progress):
         try:
             while state.epochs < engine.config.epochs:
@@ -163,6 +179,8 @@ def _train(
                     state.best.consider(entry["val_pseudo_dice"], state)
                     entry["val_running_dice"] = state.best.running_mean
                 state.epochs, state.tally = state.epochs + 1, Tally()
+                if not writes:
+                    continue
                 log.append(entry)
                 write_log(folder, log)
                 if checkpoints.is_due() and state.epochs < engine.config.epochs:
@@ -174,9 +192,34 @@ def _train(
             checkpoints.write(state)
             raise
         next(progress, None)
-    best_step = None if state.best.highest is None else state.best.step
-    write_log(folder, [*log, summary_line(log, best_step=best_step)])
-    return checkpoints.finish(state)
+    if writes:
+        best_step = None if state.best.highest is None else state.best.step
+        write_log(folder, [*log, summary_line(log, best_step=best_step)])
+    final = checkpoints.finish(state)
+    hardware.processes.wait()
+    return final
+
+
+def _unseen(steps: range) -> Generator[int, None, None]:
+    """Yield the steps without showing progress."""
+    yield from steps
+
+
+def share_of_batch(configuration: Configuration, hardware: Hardware) -> slice:
+    """Return which samples of each batch pass the network in this process.
+
+    Raises:
+        RequestError: There are more processes, or parts of a share, than samples.
+    """
+    share = hardware.processes.share(configuration.batch_size)
+    smallest = configuration.batch_size // hardware.processes.count
+    if not 1 <= hardware.num_parts <= smallest:
+        raise RequestError(
+            f"--accumulate must be between 1 and {smallest}, the patches of a batch of "
+            f"{configuration.batch_size} in each of {hardware.processes.count} processes, found "
+            f"{hardware.num_parts}."
+        )
+    return share
 
 
 def _objective(
@@ -184,6 +227,7 @@ def _objective(
     labels: LabelSchema,
     config: TrainingConfig,
     cases: Sequence[CaseSummary],
+    processes: Processes,
 ) -> Objective:
     dense = all(case.is_dense for case in cases)
     chosen = config.batch_dice
@@ -193,6 +237,7 @@ def _objective(
         batch_dice=(configuration.batch_dice if dense else True) if chosen is None else chosen,
         compare=load_loss(config.loss),
         class_weights=weights_by_output(labels, config.class_weights),
+        total=processes.total,
     )
 
 
@@ -206,6 +251,8 @@ def _new_state(
         num_outputs=labels.num_outputs,
         deep_supervision=True,
     ).to(hardware.device)
+    if max(hardware.processes.count, hardware.num_parts) > 1:
+        network = prepare_network(network, device=hardware.device, num_parts=hardware.num_parts)
     return TrainingState(
         network=network,
         optimizer=new_optimizer(network, config),
@@ -255,10 +302,15 @@ def trust_table(trust: Mapping[str, float]) -> dict[Source, float]:
 
 
 def _validation_dataset(
-    store: CaseStore, split: Split, recipe: BatchRecipe, previous_stage: PreviousStage | None
+    store: CaseStore,
+    split: Split,
+    recipe: BatchRecipe,
+    previous_stage: PreviousStage | None,
+    *,
+    share: slice,
 ) -> BatchDataset | None:
     cases = summarise_cases(store, split.val, recipe)
     if not cases:
         return None
     unchanged = replace(recipe, augmentation="none", stream=1)
-    return BatchDataset(store, cases, unchanged, previous_stage)
+    return BatchDataset(store, cases, unchanged, previous_stage, share=share)

@@ -22,10 +22,12 @@ class TrainingInterruptedError(SparseUNetError):
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[Callable[[], int | None]]:
+def stop_on_signals(*, ends_at_second: bool = True) -> Iterator[Callable[[], int | None]]:
     """Give a function that says which of SIGINT and SIGTERM has come; None for none yet.
 
-    The second one ends the process at once, as if nobody listened. A signal that is ignored (as in
+    The second one ends the process at once, as if nobody listened, unless `ends_at_second` is
+    False: `torchrun` passes a signal on that the process may have got already, and kills what does
+    not end in half a minute. A signal that is ignored (as in
     the background of a shell script) stays ignored. Outside the main thread, where Python lets
     nobody listen, the function always says None.
     """
@@ -36,6 +38,8 @@ def stop_on_signals() -> Iterator[Callable[[], int | None]]:
 
     def note(signal_number: int, _: FrameType | None) -> None:
         received.append(signal_number)
+        if not ends_at_second:
+            return
         for number in before:
             signal.signal(number, signal.SIG_DFL)
         name = signal.Signals(signal_number).name

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -53,6 +55,11 @@ class Batch:
         """Return the batch on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def parts(self, number: int) -> "list[Batch]":
+        """Return the samples in order in so many batches, whose sizes differ by one at most."""
+        edges = [len(self.labels_BZYX) * part // number for part in range(number + 1)]
+        return [self._map(itemgetter(slice(*pair))) for pair in pairwise(edges)]
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(
             image_BCZYX=change(self.image_BCZYX),
@@ -97,11 +104,16 @@ class BatchDataset(Dataset[Batch]):
         previous_stage: PreviousStage | None = None,
         *,
         memory_bytes: int = MEMORY_BYTES,
+        share: slice = slice(None),
     ) -> None:
-        """Prepare; decodes as many of the cases as fit into `memory_bytes`."""
+        """Prepare; decodes as many of the cases as fit into `memory_bytes`.
+
+        With a `share` only these samples of each batch are made, the same as without.
+        """
         self.store = store
         self.cases = tuple(cases)
         self.recipe = recipe
+        self.share = share
         self.previous_stage = previous_stage
         self.augmentation: Augmentation = load_augmentation(recipe.augmentation)(
             recipe.patch_size, recipe.mirror_axes
@@ -118,21 +130,27 @@ class BatchDataset(Dataset[Batch]):
         self._in_memory = CasesInMemory(store, names, max_bytes=memory_bytes)
         self._weights = weight_table(recipe.trust)
 
+    @property
+    def num_samples(self) -> int:
+        """Samples of a batch that are made."""
+        return len(range(self.recipe.batch_size)[self.share])
+
     def places(self, step: int) -> list[PatchPlace]:
-        """Return where the patches of a step lie."""
+        """Return where the patches of a step lie, all of the batch."""
         return self.sampler.places(self._rng(step))
 
     def __getitem__(self, step: int) -> Batch:
         recipe = self.recipe
         rng = self._rng(step)
         places = self.sampler.places(rng)
+        seeds = rng.integers(2**32, size=len(places)).tolist()
+        places, seeds = places[self.share], seeds[self.share]
         channels = self.store.manifest(places[0].case).num_channels
         if self.previous_stage is not None:
             channels += len(recipe.previous_values)
-        size = len(places), *recipe.patch_size
+        size = self.num_samples, *recipe.patch_size
         image_BCZYX = np.empty((size[0], channels, *recipe.patch_size), np.float32)
         labels_BZYX, weight_BZYX = np.empty(size, np.int64), np.empty(size, np.float32)
-        seeds = rng.integers(2**32, size=len(places)).tolist()
         with _one_thread():
             for number, (place, seed) in enumerate(zip(places, seeds, strict=True)):
                 patch_rng = np.random.default_rng([seed, 0])

@@ -107,6 +107,10 @@ class Objective:
         counts[:, 1:] -= counts[:, :1]
         return self.total(counts).cpu()
 
+    def annotated_voxels(self, weight_BZYX: Tensor) -> int:
+        """Return how many voxels of a batch are annotated."""
+        return int(self.total(torch.count_nonzero(weight_BZYX)))
+
     def pseudo_dice(self, counts: Tensor | None) -> dict[str, float | None]:
         """Return Dice per class from pooled counts; None for a class that never occurred."""
         scores: dict[str, float | None] = dict.fromkeys(self.labels.foreground)

@@ -1,8 +1,11 @@
 """One optimiser step: forward, loss, backward, clip, step."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +15,11 @@ from sparseunet.training.config import TrainingConfig
 from sparseunet.training.loader import Batch
 from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import learning_rate_at
+from sparseunet.training.processes import ALONE, Processes, with_value
 from sparseunet.training.state import TrainingState
+
+Outputs = Tensor | Sequence[Tensor]
+"""Logits of every level, highest resolution first; or of the highest only."""
 
 _SMALLEST_SCALE = 2.0**-20
 """Of the loss in float16; what overflows even then is not finite in any precision."""
@@ -27,6 +34,10 @@ class Hardware:
     """Autocast type, None for float32."""
     num_workers: int
     """Processes that make batches; 0 makes them in the main process."""
+    processes: Processes = ALONE
+    """That train one network together, each on its share of the batch."""
+    num_parts: int = 1
+    """Parts in which a share passes the network, one after another, for small memory."""
 
 
 def train_step(
@@ -50,13 +61,49 @@ def train_step(
     """
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate_at(state.step, config)
-    # A function of the step, so that dropout is the same in a training that was interrupted.
-    torch.manual_seed(((config.seed << 32) + state.step) % 2**63)
     batch = batch.to(hardware.device)
     state.optimizer.zero_grad(set_to_none=True)
-    with autocast(hardware.device, hardware.dtype):
-        outputs = state.network(batch.image_BCZYX)
-    loss = objective.loss(outputs, batch.labels_BZYX, batch.weight_BZYX, batch.annotated_BK)
+    if hardware.num_parts == 1:
+        part = _Part(batch=batch, seed=_seed(config, state.step, hardware.processes.rank))
+        value, counts = _backward(state, part, objective=objective, hardware=hardware)
+    else:
+        value, counts = _backward_in_parts(
+            state, batch, objective=objective, config=config, hardware=hardware
+        )
+    hardware.processes.sum_gradients(state.network)
+    state.scaler.unscale_(state.optimizer)
+    nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.step += 1
+    return value, counts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """Samples that pass the network together."""
+
+    batch: Batch
+    seed: int
+    """Of what drops out of the network."""
+
+    def outputs(self, state: TrainingState, hardware: Hardware) -> Outputs:
+        torch.manual_seed(self.seed)
+        with autocast(hardware.device, hardware.dtype):
+            outputs: Outputs = state.network(self.batch.image_BCZYX)
+        return outputs
+
+    @property
+    def known(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        return self.batch.labels_BZYX, self.batch.weight_BZYX, self.batch.annotated_BK
+
+
+def _backward(
+    state: TrainingState, part: _Part, *, objective: Objective, hardware: Hardware
+) -> tuple[float, Tensor]:
+    """Add a part's share to the gradients; return loss and counts of the whole batch."""
+    outputs = part.outputs(state, hardware)
+    loss = objective.loss(outputs, *part.known)
     value = float(loss.detach())
     if not math.isfinite(value) and not _may_overflow(state):
         raise SparseUNetError(
@@ -64,13 +111,63 @@ def train_step(
             "with --precision float32 or a lower --learning-rate."
         )
     state.scaler.scale(loss).backward()
-    state.scaler.unscale_(state.optimizer)
-    nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_norm)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.step += 1
-    counts = objective.counts(outputs, batch.labels_BZYX, batch.weight_BZYX, batch.annotated_BK)
-    return value, counts
+    return value, objective.counts(outputs, *part.known)
+
+
+def _backward_in_parts(
+    state: TrainingState,
+    batch: Batch,
+    *,
+    objective: Objective,
+    config: TrainingConfig,
+    hardware: Hardware,
+) -> tuple[float, Tensor]:
+    """Do what `_backward` does for the whole batch, holding the feature maps of one part at a time.
+
+    What the loss divides by is known only when all parts have passed. So they pass twice: first
+    without gradient, for the sums over all of them and all processes, then with the gradient of
+    what each part adds to these sums. So sums may not depend on the totals of earlier ones.
+    """
+    first = hardware.processes.rank * hardware.num_parts
+    parts = [
+        _Part(batch=part, seed=_seed(config, state.step, number))
+        for number, part in enumerate(batch.parts(hardware.num_parts), start=first)
+    ]
+    sums: list[Tensor] = []
+    with torch.no_grad():
+        for part in parts:
+            heard: list[Tensor] = []
+            listening = replace(objective, total=partial(_note, heard))
+            outputs = part.outputs(state, hardware)
+            listening.loss(outputs, *part.known)
+            listening.counts(outputs, *part.known)
+            sums = [one + other for one, other in zip(sums, heard, strict=True)] if sums else heard
+    sums = [objective.total(each) for each in sums]
+    whole = 0.0, torch.empty(0)
+    for part in parts:
+        knowing = replace(objective, total=partial(_recall, iter(sums)))
+        whole = _backward(state, part, objective=knowing, hardware=hardware)
+    return whole
+
+
+def _note(heard: list[Tensor], sums: Tensor) -> Tensor:
+    heard.append(sums)
+    return sums
+
+
+def _recall(totals: Iterator[Tensor], sums: Tensor) -> Tensor:
+    return with_value(sums, next(totals))
+
+
+def _seed(config: TrainingConfig, step: int, part: int) -> int:
+    """Return a seed for dropout: a function of the step, so that interruptions change nothing.
+
+    Parts differ, or the same places would drop out of all of them.
+    """
+    if part == 0:
+        return ((config.seed << 32) + step) % 2**63
+    state = np.random.SeedSequence([config.seed, step, part]).generate_state(1, np.uint64)
+    return int(state[0] >> 1)
 
 
 def _may_overflow(state: TrainingState) -> bool:

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseunet.training.loader import Batch
-
 
 @dataclass(kw_only=True, slots=True)
 class Tally:
@@ -24,12 +22,11 @@ class Tally:
     waited_s: float = 0.0
     """Part of the duration that was spent waiting for batches."""
 
-    def add(self, loss: float, counts: Tensor, batch: Batch) -> None:
+    def add(self, loss: float, counts: Tensor, *, annotated_voxels: int) -> None:
         """Add what one step gave."""
-        annotated = int((batch.weight_BZYX > 0).sum())
-        if not annotated:
+        if not annotated_voxels:
             return
-        self.annotated_voxels += annotated
+        self.annotated_voxels += annotated_voxels
         self.counts = counts if self.counts is None else self.counts + counts
         if math.isfinite(loss):
             self.losses.append(loss)
