@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from sparseunet.networks.trained_model import load_network, load_trained_model, read_checkpoint
+from sparseunet.networks.checkpoint import read_checkpoint
+from sparseunet.networks.trained_model import load_network, load_trained_model
 from sparseunet.workspace import CHECKPOINT_FINAL, fold_folder
 
 
