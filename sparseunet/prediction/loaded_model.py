@@ -13,7 +13,7 @@ from sparseunet.data.image import Image
 from sparseunet.errors import RequestError
 from sparseunet.networks.device import autocast, resolve_device, resolve_precision
 from sparseunet.networks.trained_model import TrainedModel, load_network
-from sparseunet.prediction.memory import MemoryLimit
+from sparseunet.prediction.memory import BYTES_OF_SLABS, MemoryLimit
 from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.sliding_window import Tiling, sliding_window
 from sparseunet.preprocessing.case import (
@@ -76,7 +76,12 @@ class LoadedModel:
             tiling=tiling,
             num_outputs=self.num_channels,
             device=self.device,
-            memory=replace(self.memory, reserved_bytes=self._bytes_of_a_pass()),
+            memory=replace(
+                self.memory,
+                reserved_bytes=self.bytes_beside_logits(
+                    case.restoration.geometry.shape, case.image_CZYX.shape[1:]
+                ),
+            ),
         )
 
     def _predict_tile(self, patches: Tensor) -> Tensor:
@@ -95,6 +100,29 @@ class LoadedModel:
     @property
     def _has_regions(self) -> bool:
         return self.model.labels.has_regions
+
+    def bytes_of_logits(self, network_shape: Sequence[int]) -> int:
+        """Return what the logits of as many planes hold as a patch is thick."""
+        patch_size = self.model.configuration.patch_size
+        patch_ZYX = (1,) * (3 - len(patch_size)) + patch_size
+        depth = max(patch_ZYX[0], min(network_shape[0], _tile_batch_size(patch_size)))
+        height, width = (
+            max(size, patch) for size, patch in zip(network_shape[1:], patch_ZYX[1:], strict=True)
+        )
+        return 4 * self.num_channels * depth * height * width
+
+    def bytes_beside_logits(self, shape: Sequence[int], network_shape: Sequence[int]) -> int:
+        """Estimate what is needed besides the prepared scan and `bytes_of_logits`.
+
+        Args:
+            shape: Of the scan's file.
+            network_shape: Of the prepared scan.
+        """
+        maps = prod(shape) * (
+            1 + (max(self.model.labels.values) > 254) + 2 * self.measure_disagreement
+        )
+        planes = 4 * self.num_channels * prod(network_shape[1:])
+        return self._bytes_of_a_pass() + maps + max(BYTES_OF_SLABS, 6 * planes)
 
     def _bytes_of_a_pass(self) -> int:
         """Estimate what one call of the network holds at full resolution.
@@ -151,7 +179,12 @@ def normaliser(logits_BKZYX: Tensor, *, has_regions: bool) -> Tensor:
 
 
 def prepare(
-    name: str, image: Image, model: TrainedModel, previous_ZYX: np.ndarray | None = None
+    name: str,
+    image: Image,
+    model: TrainedModel,
+    previous_ZYX: np.ndarray | None = None,
+    *,
+    in_place: bool = False,
 ) -> PreprocessedCase:
     """Preprocess a scan for the networks of a model.
 
@@ -160,6 +193,7 @@ def prepare(
         image: As read.
         model: What is going to predict it.
         previous_ZYX: Second stage of a cascade: the previous stage's label map of `image`.
+        in_place: Whether the voxels of `image` may be overwritten, which saves a copy.
 
     Raises:
         RequestError: The scan does not fit the model: channels or dimensions differ, or the
@@ -182,9 +216,14 @@ def prepare(
             f"{model.configuration.previous_stage}."
         )
     plan, configuration = model.plan, model.configuration
-    cropped = crop_image(image, transpose_forward=plan.transpose_forward)
+    cropped = crop_image(
+        image,
+        transpose_forward=plan.transpose_forward,
+        with_mask=any(configuration.use_mask_for_norm),
+    )
     del image  # Large scans: what is not needed any more must not stay while the next is made.
-    cropped = normalise_cropped(cropped, plan=plan, configuration=configuration)
+    cropped = normalise_cropped(cropped, plan=plan, configuration=configuration, in_place=in_place)
+    cropped = replace(cropped, inside_ZYX=None)
     case = resample_cropped(name, cropped, plan=plan, configuration=configuration)
     if previous_ZYX is None:
         return case

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-_BYTES_AT_ONCE = 2**26
+_BYTES_AT_ONCE = 2**24
 """About so much is weighted at a time, however many classes there are."""
 
 
@@ -44,7 +44,7 @@ class LogitsWindow:
                 )
                 weighted_ZKYX = (answer_KZYX * weights_1ZYX).transpose(0, 1)
                 self._values_ZKYX[places, channels, y, x] += weighted_ZKYX
-        self._forget()
+                self._forget()
 
     def take(self, first: int, stop: int, *, y: slice, x: slice) -> Tensor:
         """Return a part of the planes from `first` to before `stop`, and make room for others.

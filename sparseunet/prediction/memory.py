@@ -13,6 +13,8 @@ from torch import Tensor
 
 from sparseunet.errors import SparseUNetError
 
+BYTES_OF_SLABS = 2**28
+"""About how much a scan needs at most in slabs and in blocks that are resampled, at any size."""
 _GIB = 2**30
 
 

@@ -5,7 +5,6 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +18,14 @@ from sparseunet.data.geometry import Geometry
 from sparseunet.data.image import Image
 from sparseunet.data.io import (
     count_values,
-    read_geometry,
     read_image,
     read_label_map,
     write_label_map,
 )
-from sparseunet.errors import DatasetError, RequestError, SparseUNetError
+from sparseunet.errors import RequestError, SparseUNetError
 from sparseunet.networks.trained_model import TrainedModel
 from sparseunet.prediction.checks import CaseCheck, check_scan, count_classes, write_checks
+from sparseunet.prediction.estimate import bytes_of_scan
 from sparseunet.prediction.loaded_model import LoadedModel, load_model, load_networks, prepare
 from sparseunet.prediction.memory import resident_bytes
 from sparseunet.prediction.options import PredictionOptions
@@ -264,7 +263,7 @@ def _predict_files(
         previous_ZYX = None if path is None else read_label_map(path)[0]
         image = [read_image(scan.images)]
         checks[scan.name] = check_scan(scan.name, image[0], model)
-        return prepare(scan.name, image.pop(), model, previous_ZYX)
+        return prepare(scan.name, image.pop(), model, previous_ZYX, in_place=True)
 
     def write(scan: Case, painting: _Painting) -> None:
         counts = _write(scan, painting)
@@ -279,7 +278,7 @@ def _predict_files(
             finish=write,
             num_workers=options.num_workers,
             label="Predicting",
-            num_bytes=partial(_bytes_of_scan, model),
+            num_bytes=partial(bytes_of_scan, loaded),
             max_bytes=max_bytes,
         )
     failed = {scan.name for scan, _ in failures}
@@ -352,28 +351,6 @@ def _write(scan: Case, painting: _Painting) -> dict[int, int]:
     # Last, so that a scan with a segmentation is done.
     write_label_map(painting.file, restored.labels_ZYX, geometry)
     return count_values(restored.labels_ZYX)
-
-
-def _bytes_of_scan(model: TrainedModel, scan: Case) -> int:
-    """Estimate from its header what a scan needs while it is prepared; 0 if it cannot be read."""
-    try:
-        geometry = read_geometry(scan.images[0])
-    except DatasetError:
-        return 0
-    configuration = model.configuration
-    spacing_mm = [geometry.spacing_mm[axis] for axis in model.plan.transpose_forward]
-    growth = 1.0
-    for before, after in zip(
-        spacing_mm[3 - configuration.dimensions :], configuration.spacing_mm, strict=True
-    ):
-        growth *= before / after
-    voxels = prod(geometry.shape)
-    num_volumes = _VOLUMES_AS_READ + _VOLUMES_RESAMPLED * growth
-    return int(4 * len(model.plan.intensities) * voxels * num_volumes)
-
-
-_VOLUMES_AS_READ, _VOLUMES_RESAMPLED = 2, 2
-"""How many float32 copies of a scan preprocessing holds, on its own and on the network's grid."""
 
 
 def _report(failures: Sequence[tuple[Case, Exception]], *, num_scans: int, output: Path) -> None:

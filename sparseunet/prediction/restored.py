@@ -19,6 +19,8 @@ from sparseunet.preprocessing.restore import in_crop_box
 _TINY = 1e-12
 _ROUNDING = 1e-4
 """In percent: float32 puts a probability of 0.7 a little below 70."""
+_WAITING_BYTES = 2**26
+"""About how much slabs may hold that wait or are being painted; more only if one alone does."""
 
 
 class Restored:
@@ -91,17 +93,20 @@ class Restored:
             logits: From `LoadedModel.logits`.
             executor: Threads.
             num_channels: Of the logits.
-            num_waiting: Slabs that may wait or be painted at a time.
+            num_waiting: Slabs that may wait or be painted at a time; fewer where they are large.
 
         Returns:
             What is still being painted; wait for it before taking the maps.
         """
-        waiting: deque[Future[None]] = deque()
+        waiting: deque[tuple[Future[None], int]] = deque()
         for slab in self._slabs(logits, num_channels):
-            waiting.append(executor.submit(self._paint, slab))
-            if len(waiting) > num_waiting:
-                waiting.popleft().result()
-        return list(waiting)
+            while waiting and (
+                len(waiting) > num_waiting
+                or sum(size for _, size in waiting) + slab.num_bytes > _WAITING_BYTES
+            ):
+                waiting.popleft()[0].result()
+            waiting.append((executor.submit(self._paint, slab), slab.num_bytes))
+        return [future for future, _ in waiting]
 
     def _slabs(self, logits: Iterable[Tensor], num_channels: int) -> Iterator[Slab]:
         cutter = SlabCutter(self._restoration, num_channels=num_channels)

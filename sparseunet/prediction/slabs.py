@@ -21,6 +21,11 @@ class Slab:
     _parts: tuple[np.ndarray, ...]
     _weights: tuple[np.ndarray | None, ...]
 
+    @property
+    def num_bytes(self) -> int:
+        """Of what it is interpolated from."""
+        return sum(part.nbytes for part in self._parts)
+
     def scores(self) -> Iterator[np.ndarray]:
         """Yield each channel, resampled linearly to these planes; float32 (z, y, x)."""
         for channel in range(len(self._parts[0])):

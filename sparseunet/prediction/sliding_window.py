@@ -214,7 +214,7 @@ class _Blender:
             )
         with torch.inference_mode():
             for (tile, flips), answer in zip(batch, answers, strict=True):
-                straight = answer.flip([1 + axis for axis in flips])
+                straight = _flip(answer, flips)
                 answer_KZYX = straight[:, None] if straight.dim() == 3 else straight
                 self.window.add(answer_KZYX, tile.where, self._weights_of(tile))
 
@@ -297,5 +297,10 @@ def _cut(source_CZYX: Tensor, batch: Sequence[_Pass], *, flat: bool) -> Tensor:
     for tile, flips in batch:
         patch_CZYX = source_CZYX[(slice(None), *tile.where)]
         patch = patch_CZYX[:, 0] if flat else patch_CZYX
-        patches.append(patch.flip([1 + axis for axis in flips]))
+        patches.append(_flip(patch, flips))
     return torch.stack(patches)
+
+
+def _flip(array: Tensor, axes: Sequence[int]) -> Tensor:
+    """Mirror spatial axes behind the channels; the array itself, not a copy, for none."""
+    return array.flip([1 + axis for axis in axes]) if axes else array

@@ -60,8 +60,9 @@ class PreprocessedCase:
     name: str
     image_CZYX: np.ndarray
     """float32, normalised and resampled."""
-    inside_ZYX: np.ndarray
-    """bool, the image's own nonzero mask (holes filled). Independent of labels."""
+    inside_ZYX: np.ndarray | None
+    """bool, the image's own nonzero mask (holes filled). Independent of labels. None in prediction,
+    which has no use for it."""
     annotation: Annotation | None
     """None for a case without labels (inference)."""
     restoration: Restoration
@@ -73,8 +74,8 @@ class CroppedImage:
 
     image_CZYX: np.ndarray
     """float32, as in the file; a view of it."""
-    inside_ZYX: np.ndarray
-    """bool, the nonzero mask with holes filled."""
+    inside_ZYX: np.ndarray | None
+    """bool, the nonzero mask with holes filled; None where it is not wanted."""
     geometry: Geometry
     """Grid of the source file."""
     start: tuple[int, int, int]
@@ -114,14 +115,22 @@ def preprocess_case(
     return replace(case, annotation=preprocess_annotation(annotation, case.restoration))
 
 
-def crop_image(image: Image, *, transpose_forward: tuple[int, int, int]) -> CroppedImage:
-    """Transpose a scan and cut out the box of its nonzero voxels."""
+def crop_image(
+    image: Image, *, transpose_forward: tuple[int, int, int], with_mask: bool = True
+) -> CroppedImage:
+    """Transpose a scan and cut out the box of its nonzero voxels.
+
+    Args:
+        image: As read.
+        transpose_forward: Of the plan.
+        with_mask: Whether `inside_ZYX` is wanted.
+    """
     image_CZYX = image.voxels_CZYX.transpose(0, *(axis + 1 for axis in transpose_forward))
-    inside_ZYX, start, shape = crop_box(image_CZYX)
+    inside_ZYX, start, shape = crop_box(image_CZYX, fill_holes=with_mask)
     box = _box(start, shape)
     return CroppedImage(
         image_CZYX=image_CZYX[:, *box],
-        inside_ZYX=inside_ZYX[box],
+        inside_ZYX=inside_ZYX[box] if with_mask else None,
         geometry=image.geometry,
         start=start,
     )
@@ -136,15 +145,23 @@ def preprocess_image(
 
 
 def normalise_cropped(
-    cropped: CroppedImage, *, plan: Plan, configuration: Configuration
+    cropped: CroppedImage, *, plan: Plan, configuration: Configuration, in_place: bool = False
 ) -> CroppedImage:
-    """Return a copy of a cropped scan with normalised intensities."""
+    """Return a cropped scan with normalised intensities.
+
+    Args:
+        cropped: With its mask, unless the configuration has no use for it.
+        plan: Gives the dataset's intensity statistics.
+        configuration: Gives the schemes.
+        in_place: Whether the scan's own voxels may be overwritten; else it is a copy.
+    """
     normalised_CZYX = normalise(
         cropped.image_CZYX,
         cropped.inside_ZYX,
         schemes=configuration.normalization,
         use_mask=configuration.use_mask_for_norm,
         intensities=plan.intensities,
+        in_place=in_place,
     )
     return replace(cropped, image_CZYX=normalised_CZYX)
 
@@ -156,14 +173,15 @@ def resample_cropped(
     axes = plan.transpose_forward
     spacing_mm = tuple(normalised.geometry.spacing_mm[axis] for axis in axes)
     new_spacing_mm = _target_spacing(spacing_mm, configuration)
-    z, y, x = normalised.inside_ZYX.shape
+    z, y, x = normalised.image_CZYX.shape[1:]
+    inside_ZYX = normalised.inside_ZYX
     new_shape = resampled_shape((z, y, x), spacing_mm, new_spacing_mm)
     return PreprocessedCase(
         name=name,
         image_CZYX=resample_image(
             normalised.image_CZYX, new_shape, spacing_mm=spacing_mm, new_spacing_mm=new_spacing_mm
         ),
-        inside_ZYX=resample_mask(normalised.inside_ZYX, new_shape),
+        inside_ZYX=None if inside_ZYX is None else resample_mask(inside_ZYX, new_shape),
         annotation=None,
         restoration=Restoration(
             geometry=normalised.geometry,

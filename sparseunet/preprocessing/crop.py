@@ -4,7 +4,7 @@ import numpy as np
 
 
 def crop_box(
-    image_CZYX: np.ndarray,
+    image_CZYX: np.ndarray, *, fill_holes: bool = True
 ) -> tuple[np.ndarray, tuple[int, int, int], tuple[int, int, int]]:
     """Find where any channel is not zero, and the smallest box around it.
 
@@ -13,6 +13,7 @@ def crop_box(
 
     Args:
         image_CZYX: Intensities.
+        fill_holes: Not needed for the box, and takes memory and time.
 
     Returns:
         inside_ZYX: bool, the nonzero mask with enclosed holes filled, on the grid of the image.
@@ -32,7 +33,7 @@ def crop_box(
         stops.append(int(occupied[-1]) + 1)
     box = tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))
     # Filling within the box is enough: what is enclosed by nonzero voxels lies between them.
-    if not nonzero_ZYX[box].all():
+    if fill_holes and not nonzero_ZYX[box].all():
         from scipy import ndimage
 
         nonzero_ZYX[box] = ndimage.binary_fill_holes(nonzero_ZYX[box])

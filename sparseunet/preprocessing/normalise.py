@@ -11,23 +11,25 @@ _SMALLEST_DIVISOR = 1e-8
 
 def normalise(
     image_CZYX: np.ndarray,
-    inside_ZYX: np.ndarray,
+    inside_ZYX: np.ndarray | None,
     *,
     schemes: Sequence[str],
     use_mask: Sequence[bool],
     intensities: Sequence[IntensityProperties],
+    in_place: bool = False,
 ) -> np.ndarray:
     """Normalise every channel by its scheme.
 
     Args:
         image_CZYX: Intensities, finite.
-        inside_ZYX: bool, the image's own nonzero mask.
+        inside_ZYX: bool, the image's own nonzero mask; None where `use_mask` asks for none.
         schemes: Per channel a key of `NORMALIZATIONS`.
         use_mask: Per channel, whether `zscore` looks at the inside only and leaves 0 outside.
         intensities: Per channel the dataset's statistics, for `ct`.
+        in_place: Whether the image may be overwritten if it is contiguous float32.
 
     Returns:
-        A new float32 array. A constant image becomes 0, never NaN.
+        float32, contiguous; a new array unless `in_place`. A constant image becomes 0, never NaN.
 
     Raises:
         ValueError: The number of channels differs from the plan's, a scheme is unknown, or the
@@ -37,7 +39,12 @@ def normalise(
         raise ValueError(
             f"the image has {len(image_CZYX)} channels; expected {len(schemes)} as in the plan"
         )
-    result_CZYX = np.array(image_CZYX, dtype=np.float32, order="C")
+    # One memory layout in any case: the order of sums depends on it, and so does the last bit.
+    assert inside_ZYX is not None or not any(use_mask), "a mask is asked for"
+    if in_place:
+        result_CZYX = np.ascontiguousarray(image_CZYX, np.float32)
+    else:
+        result_CZYX = np.array(image_CZYX, dtype=np.float32, order="C")
     for channel, scheme in enumerate(schemes):
         if scheme not in NORMALIZATIONS:
             raise ValueError(

@@ -19,8 +19,10 @@ IMAGE_ORDER = 3
 LABEL_ORDER = 1
 SLAB_VOXELS = 2**21
 """About how many voxels of one class are resampled at a time (8 MB in float32), at most."""
-_SLAB_BYTES = 2**27
+_SLAB_BYTES = 2**25
 """About how much all classes of a slab may need together."""
+_PLANES_AT_ONCE = 48
+"""Of an image, of which one block is resampled."""
 
 
 def resample_image(
@@ -36,6 +38,8 @@ def resample_image(
     Equals `skimage.transform.resize(mode="edge", anti_aliasing=False)` of each channel. If slices
     lie far apart (`interpolation.separate_axis`), each slice is resampled in its plane and clipped
     to its own values, and slices are then taken by nearest neighbour (nnU-Net 2.8.1).
+
+    Works along z in blocks, so beside image and result no third volume is held.
 
     Args:
         image_CZYX: Any real dtype.
@@ -57,12 +61,19 @@ def resample_image(
         order=order,
     )
     separate = separate_axis(spacing_mm, new_spacing_mm)
+    result_CZYX = np.empty((len(image_CZYX), *new_shape), np.float32)
     with one_blas_thread():
-        if len(image_CZYX) == 1:  # without a copy of it
-            return _resample_channel(image_CZYX[0], maps, separate)[None]
-        result_CZYX = np.empty((len(image_CZYX), *new_shape), np.float32)
         for channel_ZYX, out_ZYX in zip(image_CZYX, result_CZYX, strict=True):
-            out_ZYX[...] = _resample_channel(channel_ZYX, maps, separate)
+            if separate is None:
+                _interpolate(channel_ZYX, out_ZYX, maps)
+            else:
+                across, *in_plane = (maps[axis] for axis in _first(separate))
+                _interpolate_slices(
+                    np.moveaxis(channel_ZYX, separate, 0),
+                    np.moveaxis(out_ZYX, separate, 0),
+                    across,
+                    in_plane,
+                )
     return result_CZYX
 
 
@@ -203,24 +214,72 @@ def slabs(
         yield rows, window, (across, *in_plane)
 
 
-def _resample_channel(
-    channel_ZYX: np.ndarray, maps: Sequence[AxisMap], separate: int | None
-) -> np.ndarray:
-    weights = [None if step.size == step.new_size else step.weights for step in maps]
-    before_ZYX = channel_ZYX.astype(np.float32, copy=False)
-    if separate is None:
-        low, high = before_ZYX.min(), before_ZYX.max()
-        after_ZYX = apply_weights(before_ZYX, weights)
-        return np.clip(after_ZYX, low, high, out=after_ZYX)
-    step = maps[separate]
-    others = tuple(axis for axis in range(3) if axis != separate)
-    weights[separate] = None
-    if step.shrinks:
-        before_ZYX = np.take(before_ZYX, step.nearest, axis=separate)
-    low = before_ZYX.min(axis=others, keepdims=True)
-    high = before_ZYX.max(axis=others, keepdims=True)
-    in_plane_ZYX = np.clip(apply_weights(before_ZYX, weights), low, high)
-    return in_plane_ZYX if step.shrinks else np.take(in_plane_ZYX, step.nearest, axis=separate)
+def _interpolate(channel_ZYX: np.ndarray, out_ZYX: np.ndarray, maps: Sequence[AxisMap]) -> None:
+    """Interpolate along every axis and clip to the values before.
+
+    In the order of `apply_weights`: axes that grow less than z before it, the others behind.
+    """
+    along_z, *_ = maps
+    low, high = np.float32(channel_ZYX.min()), np.float32(channel_ZYX.max())
+    before, after = _in_plane(maps, before_z=True), _in_plane(maps, before_z=False)
+    held_ZYX, first, stop = np.empty((0, 0, 0), np.float32), 0, 0
+    for start in range(0, along_z.new_size, _PLANES_AT_ONCE):
+        rows = slice(start, min(start + _PLANES_AT_ONCE, along_z.new_size))
+        window = source_window(along_z.weights[rows])
+        fresh_ZYX = channel_ZYX[max(stop, window.start) : window.stop].astype(
+            np.float32, copy=False
+        )
+        fresh_ZYX = apply_weights(fresh_ZYX, before)
+        kept_ZYX = held_ZYX[max(window.start - first, 0) :]
+        held_ZYX = np.concatenate((kept_ZYX, fresh_ZYX)) if kept_ZYX.size else fresh_ZYX
+        first, stop = window.start, window.stop
+        planes_ZYX = held_ZYX
+        if along_z.size != along_z.new_size:
+            planes_ZYX = apply_weights(held_ZYX, (along_z.weights[rows, window], None, None))
+        np.clip(apply_weights(planes_ZYX, after), low, high, out=out_ZYX[rows])
+
+
+def _interpolate_slices(
+    slices_ZYX: np.ndarray, out_ZYX: np.ndarray, across: AxisMap, in_plane: Sequence[AxisMap]
+) -> None:
+    """Interpolate within slices, clip each to its values, and take the nearest along z."""
+    weights = [None, *(None if step.size == step.new_size else step.weights for step in in_plane)]
+    used = across.nearest if across.shrinks else np.arange(across.size)
+    for start in range(0, len(used), _PLANES_AT_ONCE):
+        stop = min(start + _PLANES_AT_ONCE, len(used))
+        before_ZYX = slices_ZYX[used[start:stop]].astype(np.float32, copy=False)
+        low, high = (
+            extreme(before_ZYX, axis=(1, 2), keepdims=True) for extreme in (np.min, np.max)
+        )
+        after_ZYX = np.clip(apply_weights(before_ZYX, weights), low, high)
+        if across.shrinks:
+            out_ZYX[start:stop] = after_ZYX
+        else:
+            rows = slice(*np.searchsorted(across.nearest, (start, stop)))
+            out_ZYX[rows] = after_ZYX[across.nearest[rows] - start]
+
+
+def _in_plane(maps: Sequence[AxisMap], *, before_z: bool) -> tuple[np.ndarray | None, ...]:
+    """Return the weights of y and x: of those that grow less than z, or else of the others."""
+    along_z, *others = maps
+    return (
+        None,
+        *(
+            step.weights
+            if step.size != step.new_size and (_growth(step) < _growth(along_z)) == before_z
+            else None
+            for step in others
+        ),
+    )
+
+
+def _growth(step: AxisMap) -> float:
+    return step.new_size / step.size
+
+
+def _first(axis: int) -> tuple[int, ...]:
+    """Return the three axes with one of them moved to the front."""
+    return (axis, *(other for other in range(3) if other != axis))
 
 
 def _arg_max(scores: Iterator[np.ndarray]) -> np.ndarray:

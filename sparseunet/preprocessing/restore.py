@@ -4,7 +4,7 @@ import numpy as np
 
 from sparseunet.data.labels import LabelSchema
 from sparseunet.preprocessing.case import Restoration
-from sparseunet.preprocessing.resample import LABEL_ORDER, logits_to_labels, resample_image
+from sparseunet.preprocessing.resample import logits_to_labels
 
 
 def restore_labels(
@@ -49,39 +49,6 @@ def in_crop_box(array_ZYX: np.ndarray, restoration: Restoration) -> np.ndarray:
     A view, so that what is written to it appears in the array.
     """
     return array_ZYX.transpose(restoration.transpose_forward)[_box(restoration)]
-
-
-def restore_scores(
-    scores_KZYX: np.ndarray, restoration: Restoration, *, outside: np.ndarray
-) -> np.ndarray:
-    """Bring scores of every class (logits or probabilities) back to the grid of the file.
-
-    Needs classes times voxels of memory; use `restore_labels` where labels are all that is wanted.
-
-    Args:
-        scores_KZYX: On the network's grid.
-        restoration: From `preprocess_case`.
-        outside: Shape (K,), the scores of voxels outside the crop box.
-
-    Returns:
-        scores_KZYX on the grid of the file, float32, resampled linearly.
-
-    Raises:
-        ValueError: The scores lie on another grid.
-    """
-    _check_shape(scores_KZYX, restoration)
-    restored_KZYX = np.empty((len(scores_KZYX), *restoration.geometry.shape), np.float32)
-    for score_ZYX, value, restored_ZYX in zip(scores_KZYX, outside, restored_KZYX, strict=True):
-        restored_ZYX[...] = value
-        (inner_ZYX,) = resample_image(
-            score_ZYX[None],
-            restoration.crop_shape,
-            spacing_mm=restoration.target_spacing_mm,
-            new_spacing_mm=restoration.spacing_mm,
-            order=LABEL_ORDER,
-        )
-        in_crop_box(restored_ZYX, restoration)[...] = inner_ZYX
-    return restored_KZYX
 
 
 def _box(restoration: Restoration) -> tuple[slice, ...]:

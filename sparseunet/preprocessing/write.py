@@ -57,6 +57,7 @@ def write_case(
         annotated_slices_before: Number of annotated slices across each axis before resampling.
         annotated_outputs: As in `Manifest`.
     """
+    assert case.inside_ZYX is not None, "cases that are kept have their mask"
     with _writing(folder) as temporary:
         images = {"image": case.image_CZYX, "inside": case.inside_ZYX}
         stored, image_hash = _write_arrays(temporary, case.name, images, patch_size)

@@ -31,6 +31,8 @@ def main() -> None:
     parser.add_argument(
         "--spacing", type=float, default=1.0, help="of the network's grid, times that of the scan"
     )
+    parser.add_argument("--step", type=float, default=0.5, help="between patches; 1 is fastest")
+    parser.add_argument("--stages", type=int, default=4, help="of the network")
     parser.add_argument("--root", type=Path, help="where to work (default: a temporary folder)")
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
     arguments = parser.parse_args()
@@ -41,7 +43,7 @@ def main() -> None:
             for limit in arguments.max_memory
             for num_classes in arguments.classes
         ]
-    print(markdown_table(rows))
+    print(markdown_table(rows), flush=True)
     if arguments.output is not None:
         arguments.output.write_text(json.dumps(rows, indent=1))
     raise SystemExit(any(row["peak GiB"] > row["limit GiB"] for row in rows))
@@ -57,6 +59,7 @@ def _measure(
         patch_size=tuple(map(int, arguments.patch.split(","))),
         spacing_mm=[arguments.spacing * spacing for spacing in SPACING_MM],
         num_features=arguments.features,
+        num_stages=arguments.stages,
     )
     scan = folder / "scans" / f"{shape.replace(',', 'x')}_0000.nii.gz"
     if not scan.exists():
@@ -64,16 +67,18 @@ def _measure(
     output, log = folder / "predictions", folder / "log.txt"
     command = [sys.executable, "-m", "sparseunet", "predict", "-i", str(scan), "-o", str(output)]
     how = ["--disable-tta", "-device", "cpu", "--max-memory", str(limit), "--overwrite"]
+    how += ["--step-size", str(arguments.step)]
     cost = measure([*command, "-m", str(run), *how], log=log)
     if cost.returncode:
         raise SystemExit(log.read_text()[-4000:])
     voxels = sizes[0] * sizes[1] * sizes[2]
+    print(f"{shape}, {num_classes} classes: {cost}", file=sys.stderr, flush=True)
     return {
         "scan": shape.replace(",", "×"),
         "classes": num_classes,
         "limit GiB": limit,
         "all logits, float32, GiB": round(4 * num_classes * voxels / 2**30, 2),
-        "peak GiB": round(cost.peak_tree_mib / 1024, 2),
+        "peak GiB": round(max(cost.peak_tree_mib, cost.peak_process_mib) / 1024, 2),
         "seconds": cost.wall_s,
         "processor seconds": cost.processor_s,
     }

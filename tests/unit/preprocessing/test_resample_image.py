@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.transform import resize
 
+from sparseunet.preprocessing import resample
 from sparseunet.preprocessing.interpolation import axis_map, resampled_shape, separate_axis
 from sparseunet.preprocessing.resample import resample_image, resample_mask
 
@@ -121,3 +124,43 @@ def test_a_mask_is_resampled_by_nearest_neighbour():
     mask_ZYX = np.random.default_rng(0).random((7, 8, 9)) > 0.5
     expected_ZYX = reference(mask_ZYX, (11, 5, 9), 0) > 0.5
     assert np.array_equal(resample_mask(mask_ZYX, (11, 5, 9)), expected_ZYX)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize("separate", [None, 0, 1, 2])
+@pytest.mark.parametrize(
+    ("shape", "new_shape"),
+    [
+        ((20, 6, 7), (31, 9, 8)),  # grows, along z most
+        ((20, 6, 7), (23, 9, 10)),  # grows, along z least
+        ((31, 9, 8), (20, 8, 6)),
+        ((20, 9, 7), (20, 6, 9)),
+        ((20, 6, 7), (33, 6, 7)),
+    ],
+)
+def test_blocks_along_z_give_the_same_as_the_whole(shape, new_shape, separate, order, monkeypatch):
+    image_CZYX = np.random.default_rng(3).normal(size=(2, *shape)).astype(np.float32)
+    spacing_mm = tuple(5.0 if axis == separate else 1.0 for axis in range(3))
+
+    def resampled():
+        return resample_image(
+            image_CZYX, new_shape, spacing_mm=spacing_mm, new_spacing_mm=spacing_mm, order=order
+        )
+
+    whole_CZYX = resampled()
+    monkeypatch.setattr(resample, "_PLANES_AT_ONCE", 4)
+    assert np.allclose(resampled(), whole_CZYX, atol=1e-5)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1, 1, 1), (5, 1, 1)])
+def test_no_third_volume_is_held_beside_image_and_result(spacing_mm):
+    image_CZYX = np.random.default_rng(0).normal(size=(1, 900, 30, 30)).astype(np.float32)
+    spacings = {"spacing_mm": spacing_mm, "new_spacing_mm": spacing_mm}
+    resample_image(image_CZYX, (990, 33, 33), **spacings)  # the weights are made once
+    tracemalloc.start()
+    try:
+        result_CZYX = resample_image(image_CZYX, (990, 33, 33), **spacings)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < result_CZYX.nbytes + image_CZYX.nbytes / 2

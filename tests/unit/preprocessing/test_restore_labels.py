@@ -9,7 +9,7 @@ from sparseunet.data.geometry import Geometry
 from sparseunet.data.labels import LabelSchema
 from sparseunet.preprocessing.case import Restoration
 from sparseunet.preprocessing.resample import logits_to_labels
-from sparseunet.preprocessing.restore import restore_labels, restore_scores
+from sparseunet.preprocessing.restore import restore_labels
 
 PLAIN = LabelSchema(classes={"background": 0, "a": 1, "b": 2}, regions={})
 REGIONS = LabelSchema(
@@ -112,17 +112,6 @@ def test_a_label_map_survives_a_finer_network_grid():
     fine_KZYX = np.repeat(np.repeat(one_hot_KZYX, 3, axis=2), 3, axis=3)
     where = restoration(shape=(12, 14, 16), network=(12, 42, 48))
     assert np.array_equal(restore_labels(fine_KZYX, where, labels=PLAIN), labels_ZYX)
-
-
-def test_scores_are_restored_with_the_given_values_outside():
-    where = restoration(axes=(2, 0, 1), start=(1, 2, 3), crop=(5, 4, 6), network=(5, 8, 6))
-    scores_KZYX = np.full((3, 5, 8, 6), 0.2, np.float32)
-    restored_KZYX = restore_scores(scores_KZYX, where, outside=np.array([1.0, 0.0, 0.0]))
-    assert restored_KZYX.shape == (3, 9, 10, 11)
-    box = restored_KZYX.transpose(0, 3, 1, 2)[:, 1:6, 2:6, 3:9]
-    assert np.allclose(box, 0.2)
-    assert np.isclose(restored_KZYX[0].sum(), 0.2 * 120 + (990 - 120))
-    assert np.isclose(restored_KZYX[1].sum(), 0.2 * 120)
 
 
 def test_another_grid_or_number_of_channels_is_refused():
