@@ -37,6 +37,11 @@ COMPARISON_JSON = "comparison.json"
 INSPECTION_JSON = "inspection.json"
 PREDICTION_JSON = "prediction.json"
 PREDICTION_CASES_JSON = "prediction_cases.json"
+ENSEMBLE_JSON = "ensemble.json"
+POSTPROCESSING_JSON = "postprocessing.json"
+BEST_CONFIGURATION_JSON = "best_configuration.json"
+BEST_CONFIGURATION_TXT = "best_configuration.txt"
+_ENSEMBLES = "ensembles"
 VALIDATION = "validation"
 EXAMINED = "examined"
 _TRAINING_CASES = "training_cases"
@@ -139,6 +144,10 @@ class Workspace:
         """Return the folder of all runs on a dataset."""
         return self.results / dataset_name
 
+    def ensemble_folder(self, dataset_name: str, names: Sequence[str]) -> Path:
+        """Return where the held-out segmentations of several runs together lie."""
+        return self.results_dataset(dataset_name) / _ENSEMBLES / "+".join(names)
+
     def run_folder(self, dataset_name: str, configuration: str, run_id: str) -> Path:
         """Return the folder of one run, which holds `fold_0` ... or `fold_all`."""
         return self.results_dataset(dataset_name) / configuration / run_id
@@ -234,6 +243,11 @@ def provenance_beside(labels: Path) -> Path | None:
 def probabilities_file(label_file: Path, case: str) -> Path:
     """Return where the probabilities lie that a label file was decided by."""
     return label_file.with_name(f"{case}.npy")
+
+
+def nnunet_probabilities_file(label_file: Path, case: str) -> Path:
+    """Return where nnU-Net puts them."""
+    return label_file.with_name(f"{case}.npz")
 
 
 def prediction_cases_file(output: Path, *, part: int = 0, num_parts: int = 1) -> Path:

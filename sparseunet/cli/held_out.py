@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 
 from sparseunet.artifacts import read_json
 from sparseunet.cli.environment import available_cpus
-from sparseunet.workspace import GROUND_TRUTH, RUN_JSON, SUMMARY_JSON, Workspace, held_out_folder
+from sparseunet.workspace import (
+    GROUND_TRUTH,
+    RUN_JSON,
+    SUMMARY_JSON,
+    Workspace,
+    held_out_folder,
+    probabilities_file,
+)
 
 if TYPE_CHECKING:
     from sparseunet.data.dataset import Dataset, Split
@@ -20,6 +27,7 @@ def segment_held_out(
     fold: int | str,
     device: str,
     previous_stage: Path | None,
+    save_probabilities: bool,
 ) -> dict[str, Path]:
     """Segment a fold's validation cases and score them; without any (`all`) its training cases.
 
@@ -32,6 +40,7 @@ def segment_held_out(
         fold: Its number, or `all`.
         device: Name of the device; the precision is that of the training.
         previous_stage: Second stage of a cascade: folder with the first stage's label files.
+        save_probabilities: Whether to keep the probabilities of all classes beside them.
 
     Returns:
         The label files by case.
@@ -47,8 +56,20 @@ def segment_held_out(
     outdated = is_outdated(model, output)
     needed = files.values() if model.configuration.next_stage is not None else ()
     scored = (output / SUMMARY_JSON).is_file() or not split.val
-    if scored and not outdated and all(path.is_file() for path in needed):
+    probabilities = {path: probabilities_file(path, case) for case, path in files.items()}
+    lacks_probabilities = save_probabilities and not all(
+        path.is_file() for path in probabilities.values()
+    )
+    is_done = scored and not outdated and all(path.is_file() for path in needed)
+    if is_done and not lacks_probabilities:
         return files
+    again = outdated or any(
+        label.is_file() and not path.is_file() and save_probabilities
+        for label, path in probabilities.items()
+    )
+    if again:  # what is left of other weights must not be taken for these weights' later
+        for path in probabilities.values():
+            path.unlink(missing_ok=True)
     dataset = load_dataset(workspace.raw_dataset(model.plan.dataset_name))
     predict(
         model,
@@ -56,9 +77,11 @@ def segment_held_out(
         output=output,
         file_ending=ending,
         options=PredictionOptions(
-            device=device, precision=read_json(folder / RUN_JSON)["precision"]
+            device=device,
+            precision=read_json(folder / RUN_JSON)["precision"],
+            save_probabilities=save_probabilities,
         ),
-        existing="overwrite" if outdated else "skip",
+        existing="overwrite" if again else "skip",
         previous_stage=previous_stage,
     )
     if split.val:

@@ -68,6 +68,21 @@ def find_labels(
     return labels, _find_file_ending(label_maps)
 
 
+def refuse_existing(output: Path, names: Sequence[str]) -> None:
+    """Refuse to write over files.
+
+    Raises:
+        RequestError: Some of these names are in the folder already.
+    """
+    there = [name for name in names if (output / name).exists()]
+    if there:
+        more = f" and {len(there) - 5} more" if len(there) > 5 else ""
+        raise RequestError(
+            f"{output} holds {', '.join(there[:5])}{more} already. Replace them with --overwrite, "
+            "or choose another folder."
+        )
+
+
 def _find_file_ending(folder: Path) -> str:
     names = [path.name for path in folder.iterdir()]
     present = [ending for ending in _FILE_ENDINGS if any(name.endswith(ending) for name in names)]

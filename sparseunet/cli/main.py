@@ -38,12 +38,25 @@ VERBS = {
     ),
     "runs": ("sparseunet.cli.list_runs", "list and compare trained networks"),
     "predict": ("sparseunet.cli.predict", "segment new scans with a trained network"),
+    "ensemble": ("sparseunet.cli.ensemble", "average the saved probabilities of several models"),
+    "apply_postprocessing": (
+        "sparseunet.cli.apply_postprocessing",
+        "clean segmentations by a rule that was found to help",
+    ),
     "import_model": (
         "sparseunet.cli.import_model",
         "keep a model of nnU-Net, or a model file, as a run",
     ),
     "export_model": ("sparseunet.cli.export_model", "hand a trained model out, also to nnU-Net"),
     "evaluate": ("sparseunet.cli.evaluate", "compare segmentations with references"),
+    "determine_postprocessing": (
+        "sparseunet.cli.determine_postprocessing",
+        "find out whether keeping the largest components helps",
+    ),
+    "find_best_configuration": (
+        "sparseunet.cli.find_best_configuration",
+        "choose among cross-validated runs and their ensembles",
+    ),
     "inspect_predictions": (
         "sparseunet.cli.inspect_predictions",
         "rank segmentations without references by how odd they are",
@@ -101,7 +114,7 @@ def _split_at_verb(words: list[str]) -> tuple[list[str], str | None, list[str]]:
 
 
 def _main_without_verb(words: list[str]) -> int:
-    lines = "\n".join(f"  {verb:<22}{text}" for verb, (_, text) in VERBS.items())
+    lines = "\n".join(f"  {verb:<26}{text}" for verb, (_, text) in VERBS.items())
     parser = argparse.ArgumentParser(
         prog="sparseunet",
         usage="sparseunet [--workspace DIR] VERB ...",

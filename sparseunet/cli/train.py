@@ -88,6 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start from a checkpoint, or from a run (folder or name): all weights but the heads",
     )
     run_.add_argument(
+        "--save-probabilities",
+        "--npz",
+        action="store_true",
+        help="keep the probabilities of validation cases, for ensembles (find_best_configuration)",
+    )
+    run_.add_argument(
         "--tensorboard", action="store_true", help="write curves for TensorBoard as well"
     )
     run_.add_argument(
@@ -122,6 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
             fold=asked.fold,
             device=arguments.device,
             previous_stage=None if request.first is None else request.first.held_out,
+            save_probabilities=arguments.save_probabilities,
         )
         if asked.configuration.next_stage is not None:
             pass_to_next_stage(workspace, asked.plan, asked.configuration, folder, files)

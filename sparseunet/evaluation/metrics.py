@@ -96,7 +96,7 @@ def score_label_maps(
     pairs = count_label_pairs(reference_ZYX, prediction_ZYX)
     is_sparse = ignore is not None and any(reference == ignore for reference, _ in pairs)
     annotated = {pair: count for pair, count in pairs.items() if pair[0] != ignore}
-    counts = {name: _count_overlap(annotated, set(values)) for name, values in classes.items()}
+    counts = {name: count_overlap(annotated, set(values)) for name, values in classes.items()}
     if is_sparse:
         surfaces = dict.fromkeys(classes, UNKNOWN_SURFACES)
     else:
@@ -133,6 +133,21 @@ def count_label_pairs(
     }
 
 
+def count_overlap(
+    pairs: Mapping[tuple[int, int], int], values: set[int]
+) -> tuple[int, int, int, int]:
+    """Return true positives, false positives, false negatives and true negatives.
+
+    Args:
+        pairs: From `count_label_pairs`, without those whose reference is unannotated.
+        values: Of the class or region.
+    """
+    counts = np.zeros((2, 2), np.int64)
+    for (reference, prediction), count in pairs.items():
+        counts[int(reference in values), int(prediction in values)] += count
+    return int(counts[1, 1]), int(counts[0, 1]), int(counts[1, 0]), int(counts[0, 0])
+
+
 def find_values(labels_ZYX: np.ndarray) -> np.ndarray:
     """Return the label values that occur, sorted."""
     present = np.zeros(int(labels_ZYX.max()) + 1, bool)
@@ -146,16 +161,6 @@ def _rank(values: np.ndarray) -> np.ndarray:
     table = np.zeros(int(values[-1]) + 1, np.intp)
     table[values] = np.arange(len(values))
     return table
-
-
-def _count_overlap(
-    pairs: Mapping[tuple[int, int], int], values: set[int]
-) -> tuple[int, int, int, int]:
-    """Return true positives, false positives, false negatives and true negatives."""
-    counts = np.zeros((2, 2), np.int64)
-    for (reference, prediction), count in pairs.items():
-        counts[int(reference in values), int(prediction in values)] += count
-    return int(counts[1, 1]), int(counts[0, 1]), int(counts[1, 0]), int(counts[0, 0])
 
 
 def _voxel_ml(spacing_mm: Sequence[float]) -> float:

@@ -15,7 +15,7 @@ LAYERS = (
     ("self_training",),
     ("training", "prediction", "evaluation"),
     ("annotation",),
-    ("preprocessing", "networks"),
+    ("preprocessing", "networks", "postprocessing"),
     ("planning",),
     ("fingerprint",),
     ("data",),

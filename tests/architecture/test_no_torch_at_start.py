@@ -43,6 +43,11 @@ def test_modules_that_need_no_torch_import_none() -> None:
     assert "torch" not in modules_after(statements)
 
 
+def test_averaging_what_models_said_imports_no_torch() -> None:
+    names = ("sparseunet.prediction.ensemble", "sparseunet.prediction.saved_probabilities")
+    assert "torch" not in modules_after("".join(f"import {name}\n" for name in names))
+
+
 def test_checking_planning_and_preprocessing_import_no_torch(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     statements = (
