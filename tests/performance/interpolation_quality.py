@@ -54,10 +54,11 @@ def main() -> None:
     parser.add_argument("--num-workers", type=int, default=2)
     parser.add_argument("--max-cases", type=int, default=40)
     parser.add_argument("--sets", nargs="+", default=["hippocampus", "ACDC"])
+    parser.add_argument("--axes", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--densities", nargs="*", type=float, default=list(DENSITIES))
     arguments = parser.parse_args()
     sets = [
-        dense
+        replace(dense, axes=tuple(axis for axis in dense.axes if axis in arguments.axes))
         for dense in dense_sets(arguments.data, arguments.max_cases)
         if dense.name in arguments.sets
     ]
