@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _AHEAD = 3
 """Batches per process that are made before they are asked for."""
+_DEATH_S = 10.0
+"""So long at most a dying process may take to be gone; a large one gives much memory back."""
 _MAX_DEATHS = 3
 """So often may processes die while no batch arrives."""
 _SHARED_MEMORY = Path("/dev/shm")
@@ -154,7 +156,8 @@ class _Crew:
         try:
             return next(self._iterator)
         except (RuntimeError, OSError, EOFError):
-            connection.wait([process.sentinel for process in self._processes], timeout=1)
+            # A broken connection may be seen well before the end of the process behind it.
+            connection.wait([process.sentinel for process in self._processes], timeout=_DEATH_S)
             dead = [
                 (number, process)
                 for number, process in enumerate(self._processes)

@@ -148,7 +148,7 @@ def test_auto_while_preprocessing_says_why_and_goes_on(
     assert run(tmp_path, *words, "auto") == 0
     assert "preprocessed with the annotated slices only" in capsys.readouterr().out
     folder = tmp_path / "preprocessed" / "Dataset012_Balls"
-    assert "## Interpolation" in (folder / "nnUNetPlans_report.md").read_text()
+    assert "## Interpolation" in (folder / "nnUNetPlans_report.md").read_text(encoding="utf-8")
     assert not read_manifest(folder / "nnUNetPlans_2d", "ball_0").is_dense
     assert run(tmp_path, *words, "nearest") == 0
     assert read_manifest(folder / "nnUNetPlans_2d", "ball_0").is_dense

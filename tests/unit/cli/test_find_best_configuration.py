@@ -141,7 +141,7 @@ def test_the_run_with_the_highest_dice_is_chosen_and_its_islands_are_dropped(
     assert all(command in said for command in found["commands"])
     assert "Not tried: 2d run-a + 3d_fullres run-b" in said
     assert "WARNING" not in said
-    text = (workspace.results_dataset(NAME) / "best_configuration.txt").read_text()
+    text = (workspace.results_dataset(NAME) / "best_configuration.txt").read_text(encoding="utf-8")
     assert text in said
 
 

@@ -55,7 +55,7 @@ def test_every_plan_has_a_report_of_its_own(workspace, capsys, caplog):
     assert _plan(workspace, "-d", "2", "-pl", "ResEncM") == 0
     folder = workspace / "preprocessed" / SPARSE
     for name in ("nnUNetPlans", "nnUNetResEncUNetMPlans"):
-        text = (folder / f"{name}_report.md").read_text()
+        text = (folder / f"{name}_report.md").read_text(encoding="utf-8")
         assert text.startswith(f"# Plan {name} of {SPARSE}")
         assert "| 3d_fullres | 1" in text
     shown = capsys.readouterr().out
@@ -95,7 +95,7 @@ def test_a_sparse_aware_plan_shares_the_preprocessed_data_and_leaves_the_others_
     assert slab["sparseunet"]["sparse_aware"]["3d_fullres"]["max_depth"] == 10
     assert "sparse_aware" not in plain["sparseunet"]
     report = workspace / "preprocessed" / SPARSE / "slab_report.md"
-    assert "a tenth is annotated on average" in report.read_text()
+    assert "a tenth is annotated on average" in report.read_text(encoding="utf-8")
 
 
 def test_a_time_budget_makes_a_plan_that_records_its_steps(workspace):
@@ -108,7 +108,8 @@ def test_a_time_budget_makes_a_plan_that_records_its_steps(workspace):
     assert budgeted_iterations(content, "3d_fullres") > 0
     assert budgeted_iterations(content, "3d_huge") is None
     assert content["sparseunet"]["time_budget"]["device"] == "cpu"
-    assert "steps of" in (workspace / "preprocessed" / SPARSE / "quick_report.md").read_text()
+    report = workspace / "preprocessed" / SPARSE / "quick_report.md"
+    assert "steps of" in report.read_text(encoding="utf-8")
 
 
 def test_plans_can_be_taken_from_another_dataset(workspace, capsys):
