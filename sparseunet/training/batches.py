@@ -156,8 +156,11 @@ class _Crew:
         try:
             return next(self._iterator)
         except (RuntimeError, OSError, EOFError):
-            # A broken connection may be seen well before the end of the process behind it.
-            connection.wait([process.sentinel for process in self._processes], timeout=_DEATH_S)
+            # A dying process first closes what others hear it by and is gone some time later.
+            ended = connection.wait([process.sentinel for process in self._processes], _DEATH_S)
+            for process in self._processes:
+                if process.sentinel in ended:
+                    process.join(_DEATH_S)
             dead = [
                 (number, process)
                 for number, process in enumerate(self._processes)
