@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseunet.cli.environment import resolve_workspace
-from sparseunet.cli.options import positive_integer
+from sparseunet.cli.options import add_network_arguments, positive_integer
 from sparseunet.cli.runs import find_runs, parse_fold, resolve_run
 from sparseunet.cli.score_tables import align
 from sparseunet.errors import RequestError
@@ -81,15 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="replace interpolated labels too (default: they stay, as manual ones always do)",
     )
     how = parser.add_argument_group("how")
-    how.add_argument(
-        "--disable-tta",
-        "--disable_tta",
-        action="store_true",
-        help="no mirrored passes: eight times (2D: four times) as fast, a little less accurate",
-    )
-    how.add_argument(
-        "-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default auto)"
-    )
+    add_network_arguments(how)
     how.add_argument(
         "-np",
         "--num-workers",

@@ -27,3 +27,16 @@ def positive_integer(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
     return number
+
+
+def add_network_arguments(group: argparse._ArgumentGroup) -> None:
+    """Declare how networks are applied, alike in every verb that segments."""
+    group.add_argument(
+        "--disable-tta",
+        "--disable_tta",
+        action="store_true",
+        help="no mirrored passes: eight times (2D: four times) as fast, a little less accurate",
+    )
+    group.add_argument(
+        "-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default auto)"
+    )

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sparseunet.cli.environment import available_memory_bytes, resolve_workspace
+from sparseunet.cli.options import add_network_arguments
 from sparseunet.cli.runs import find_runs, parse_fold
 from sparseunet.errors import DatasetError, RequestError
 
@@ -83,12 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="3d_cascade_fullres: segmentations of the same scans by 3d_lowres (default: made now)",
     )
     how = parser.add_argument_group("how")
-    how.add_argument(
-        "--disable-tta",
-        "--disable_tta",
-        action="store_true",
-        help="no mirrored passes: eight times (2D: four times) as fast, a little less accurate",
-    )
+    add_network_arguments(how)
     how.add_argument(
         "-step_size",
         "--step-size",
@@ -96,9 +92,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.5,
         metavar="FRACTION",
         help="distance of neighbouring patches, as a fraction of the patch (default 0.5)",
-    )
-    how.add_argument(
-        "-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default auto)"
     )
     how.add_argument(
         "--precision",
