@@ -108,10 +108,11 @@ def predict(
         description["previous_stage"] = hash_previous_stage(scans, previous_stage, file_ending)
     if len(todo) < len(scans):
         require_same_prediction(output, description)
+    loaded = load_model(model, options, folder=output) if todo else None
     write_json(output / DATASET_JSON, model.dataset_json | {"file_ending": file_ending})
     write_json(output / PREDICTION_JSON, description)
-    if todo:
-        failures, checks = _predict_files(model, todo, files, options, previous)
+    if loaded is not None:
+        failures, checks = _predict_files(loaded, todo, files, options, previous)
         write_checks(output / cases_json, checks, model)
         _report(failures, num_scans=len(todo), output=output)
     return list(files.values())
@@ -247,14 +248,14 @@ def _segment(loaded: LoadedModel, image: Image, previous_ZYX: np.ndarray | None)
 
 
 def _predict_files(
-    model: TrainedModel,
+    loaded: LoadedModel,
     scans: Sequence[Case],
     files: dict[str, Path],
     options: PredictionOptions,
     previous: Mapping[str, Path],
 ) -> tuple[list[tuple[Case, Exception]], list[CaseCheck]]:
     """Predict all scans; return those that failed, each with its error, and about the others."""
-    loaded = load_model(model, options, folder=next(iter(files.values())).parent)
+    model = loaded.model
     max_bytes = None if options.max_bytes is None else options.max_bytes - resident_bytes()
     checks: dict[str, CaseCheck] = {}
 

@@ -3,9 +3,11 @@
 import json
 import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from frozen_models import DATASET, write_model_folder
 from phantoms import blobs, intensities
 
@@ -20,6 +22,16 @@ from sparseunet.workspace import Workspace
 
 OURS = "Dataset004_Hippocampus"
 FAST = ["-device", "cpu", "--precision", "float32", "-np", 1, "--disable-tta", "--step-size", 1]
+
+
+class Opens:
+    """Pickled, a call that leaves a file behind where it is run."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return Path.touch, (self.canary,)
 
 
 @pytest.fixture
@@ -214,6 +226,34 @@ def test_a_description_that_no_training_wrote_is_refused(ours, scan, tmp_path, c
     assert _run(tmp_path, "predict", "-i", scan, "-o", tmp_path / "out", "-m", ours, *FAST) == 2
     assert capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", ["predict", "import_model"])
+@pytest.mark.parametrize("wrong", ["weights", "code", "patch", "description"])
+def test_a_hostile_or_damaged_model_of_nnunet_leaves_nothing_behind(
+    theirs, scan, tmp_path, capsys, wrong, verb
+):
+    checkpoint, plans = theirs / "fold_0" / "checkpoint_final.pth", theirs / "plans.json"
+    canary = tmp_path / "canary"
+    content, planned = read_checkpoint(checkpoint), read_json(plans)
+    if wrong == "weights":
+        del content["network_weights"]["decoder.seg_layers.0.bias"]
+    if wrong == "code":
+        content["logging"] = Opens(canary)
+    torch.save(content, checkpoint)
+    if wrong == "patch":
+        planned["configurations"]["3d_fullres"]["patch_size"] = [-8, 8, 8]
+    write_json(plans, planned)
+    if wrong == "description":
+        (theirs / "dataset.json").unlink()
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    words = {
+        "predict": ["-i", scan, "-o", tmp_path / "out", "-m", theirs, "-f", 0, *FAST],
+        "import_model": [theirs, "-f", 0],
+    }
+    assert _run(tmp_path, verb, *words[verb]) == 2
+    assert str(theirs) in capsys.readouterr().err
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("ending", ["", ".zip"])
