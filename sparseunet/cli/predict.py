@@ -237,7 +237,7 @@ def _choose_model(
     from sparseunet.networks.exchange.find_models import choose_model, open_models
     from sparseunet.networks.exchange.load_model import load_model
 
-    asked = tuple(parse_fold(fold) for fold in arguments.folds or ())
+    asked = tuple(dict.fromkeys(parse_fold(fold) for fold in arguments.folds or ()))
     place = _choose_place(arguments, asked)
     with open_models(place) as models:
         found = choose_model(models, arguments.configuration if arguments.model else None)

@@ -362,9 +362,10 @@ def _report(failures: Sequence[tuple[Case, Exception]], *, num_scans: int, outpu
         f"  {scan.name}: {error if isinstance(error, SparseUNetError) else repr(error)}"
         for scan, error in failures
     ]
-    head = (
-        f"{len(failures)} of {num_scans} scans could not be predicted; the others are in {output}:"
-    )
+    head = f"{len(failures)} of {num_scans} scans could not be predicted"
+    if len(failures) < num_scans:
+        head += f"; the others are in {output}"
+    head += ":"
     message = "\n".join((head, *lines))
     if all(isinstance(error, RequestError) for _, error in failures):
         raise RequestError(message)
