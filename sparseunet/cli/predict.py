@@ -144,8 +144,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
+        "--continue",
         "--continue-prediction",
         "--continue_prediction",
+        dest="continue_prediction",
         action="store_true",
         help="keep the segmentations that are in the output folder already",
     )

@@ -11,10 +11,17 @@ import torch
 from frozen_models import DATASET, write_model_folder
 from phantoms import blobs, intensities
 
+from sparseunet import (
+    PredictionOptions,
+    load_model,
+    predict_image,
+    predict_image_probabilities,
+)
 from sparseunet.artifacts import read_json, to_json, write_json
 from sparseunet.cli.main import main
 from sparseunet.data.geometry import Geometry
-from sparseunet.data.io import read_label_map, write_image
+from sparseunet.data.io import read_image, read_label_map, write_image
+from sparseunet.errors import RequestError
 from sparseunet.networks.checkpoint import read_checkpoint
 from sparseunet.networks.exchange.nnunet_model import load_nnunet_model
 from sparseunet.networks.trained_model import load_network
@@ -87,6 +94,31 @@ def test_a_model_of_nnunet_predicts_the_same_as_folder_as_zip_and_imported(
     assert "licence: CC0" in capsys.readouterr().out
     imported, _ = _predict(tmp_path, scan, "-d", 7, "-c", "3d_fullres", "--run", "foreign")
     assert np.array_equal(imported, direct)
+
+
+def test_a_model_that_is_loaded_once_gives_what_the_command_gives(theirs, ours, scan, tmp_path):
+    image = read_image([scan])
+    options = PredictionOptions(device="cpu", precision="float32", mirror=False, step=1)
+    zipped = shutil.make_archive(str(tmp_path / "theirs"), "zip", tmp_path / "theirs")
+    for place in (theirs, zipped, ours):
+        expected_ZYX, _ = _predict(tmp_path, scan, "-m", place)
+        model = load_model(place, options=options)
+        voxels_CZYX, spacing_mm = image.voxels_CZYX, image.geometry.spacing_mm
+        for _ in range(2):
+            assert np.array_equal(predict_image(model, image), expected_ZYX)
+            again_ZYX = predict_image(model, voxels_CZYX[0], spacing_mm=spacing_mm)
+            assert np.array_equal(again_ZYX, expected_ZYX)
+        probabilities_KZYX = predict_image_probabilities(model, image)
+        assert np.array_equal(probabilities_KZYX.argmax(axis=0), expected_ZYX)
+
+
+def test_the_folds_and_the_model_of_a_place_can_be_chosen(theirs, ours):
+    assert len(load_model(theirs).networks) == 2
+    assert len(load_model(theirs, folds=[1]).networks) == 1
+    with pytest.raises(RequestError, match="no model of configuration 2d"):
+        load_model(ours, configuration="2d")
+    with pytest.raises(RequestError, match="give the options to load_model"):
+        predict_image(load_model(ours), np.zeros((8, 8, 8)), options=PredictionOptions())
 
 
 def test_an_imported_model_is_a_run_with_its_origin(theirs, tmp_path, capsys):

@@ -88,6 +88,7 @@ def test_a_folder_is_predicted_with_the_model_of_a_dataset(trained, scans, tmp_p
     assert _predict(tmp_path, *words) == 2
     assert "--continue-prediction" in capsys.readouterr().err
     assert _predict(tmp_path, *words, "--continue_prediction") == 0
+    assert _predict(tmp_path, *words, "--continue") == 0
     assert _predict(tmp_path, *words, "--overwrite") == 0
 
 
