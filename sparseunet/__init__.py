@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sparseunet.pipeline import run_pipeline
     from sparseunet.planning.make_plan import make_plan
     from sparseunet.planning.plan import Configuration, Plan
+    from sparseunet.prediction.loaded_model import load_model
+    from sparseunet.prediction.options import PredictionOptions
     from sparseunet.prediction.predict import predict, predict_image
     from sparseunet.prediction.probabilities import predict_image_probabilities
     from sparseunet.preprocessing.case import preprocess_case
@@ -36,6 +38,7 @@ __all__ = [
     "Geometry",
     "Image",
     "Plan",
+    "PredictionOptions",
     "Source",
     "check_dataset",
     "errors",
@@ -45,6 +48,7 @@ __all__ = [
     "fit",
     "import_annotation",
     "load_dataset",
+    "load_model",
     "load_scan_folder",
     "make_annotation_plan",
     "make_plan",
@@ -64,6 +68,7 @@ _HOMES = {
     "Geometry": "sparseunet.data.geometry",
     "Image": "sparseunet.data.image",
     "Plan": "sparseunet.planning.plan",
+    "PredictionOptions": "sparseunet.prediction.options",
     "Source": "sparseunet.data.annotation",
     "check_dataset": "sparseunet.data.check",
     "evaluate": "sparseunet.evaluation.evaluate",
@@ -72,6 +77,7 @@ _HOMES = {
     "fit": "sparseunet.training.fit",
     "import_annotation": "sparseunet.annotation.exchange.import_annotation",
     "load_dataset": "sparseunet.data.load",
+    "load_model": "sparseunet.prediction.loaded_model",
     "load_scan_folder": "sparseunet.data.load",
     "make_annotation_plan": "sparseunet.annotation.make_annotation_plan",
     "make_plan": "sparseunet.planning.make_plan",

@@ -25,7 +25,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` that takes its place only if the block succeeds.
 
     The name keeps the ending of `path`, which writers of images decide by. Parent folders are made.
+
+    Raises:
+        RequestError: The path leads through a file, or to where nobody may write.
     """
+    _require_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=unfinished_prefix(), dir=path.parent))
     temporary = folder / path.name
@@ -35,6 +39,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
         folder.rmdir()
+
+
+def require_file_can_be(path: Path) -> None:
+    """Refuse the path of a file to be written where a folder is, or that leads through a file.
+
+    Raises:
+        RequestError: Names what is in the way.
+    """
+    if path.is_dir():
+        raise RequestError(f"{path} is a folder; give the name of a file.")
+    _require_folder(path)
 
 
 def unfinished_prefix() -> str:
@@ -136,6 +151,16 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _require_folder(path: Path) -> None:
+    folder = next((parent for parent in path.parents if parent.exists()), path.parent)
+    if folder.exists() and not folder.is_dir():
+        raise RequestError(
+            f"{folder} is a file, so {path} cannot be written; choose another place."
+        )
+    if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        raise RequestError(f"{folder} cannot be written to; choose another place for {path}.")
 
 
 def _host() -> str:

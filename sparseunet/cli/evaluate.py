@@ -13,16 +13,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparseunet.artifacts import atomic_path, write_json
+from sparseunet.artifacts import atomic_path, require_file_can_be, write_json
 from sparseunet.cli.label_folders import find_labels
 from sparseunet.cli.options import add_num_workers_argument, positive_integer
 from sparseunet.cli.reference_annotation import find_reference_annotation
 from sparseunet.cli.score_tables import format_comparison, format_scores
 from sparseunet.errors import RequestError
-from sparseunet.workspace import (
-    COMPARISON_JSON,
-    SUMMARY_JSON,
-)
+from sparseunet.workspace import COMPARISON_JSON, SUMMARY_JSON
 
 if TYPE_CHECKING:
     from sparseunet.data.labels import LabelSchema
@@ -206,6 +203,8 @@ def _check(arguments: argparse.Namespace) -> None:
     for folder in (arguments.references, *arguments.predictions, *named):
         if not folder.is_dir():
             raise RequestError(f"The folder {folder} does not exist.")
+    for file in filter(None, (arguments.output, arguments.html)):
+        require_file_can_be(file)
     needed_by = {
         "--metrics": (arguments.metrics, arguments.compare, "--compare"),
         "--images": (arguments.images, arguments.html, "--html"),

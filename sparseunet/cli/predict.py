@@ -144,8 +144,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
+        "--continue",
         "--continue-prediction",
         "--continue_prediction",
+        dest="continue_prediction",
         action="store_true",
         help="keep the segmentations that are in the output folder already",
     )
@@ -237,7 +239,7 @@ def _choose_model(
     from sparseunet.networks.exchange.find_models import choose_model, open_models
     from sparseunet.networks.exchange.load_model import load_model
 
-    asked = tuple(parse_fold(fold) for fold in arguments.folds or ())
+    asked = tuple(dict.fromkeys(parse_fold(fold) for fold in arguments.folds or ()))
     place = _choose_place(arguments, asked)
     with open_models(place) as models:
         found = choose_model(models, arguments.configuration if arguments.model else None)

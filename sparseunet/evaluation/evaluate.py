@@ -85,6 +85,15 @@ def evaluate(
             ", ".join(map(str, undeclared[0].undeclared_values)),
             undeclared[0].reference,
         )
+    strange = [case for case in results if case.undeclared_predicted_values]
+    if strange:
+        _logger.warning(
+            "%d predictions hold values that belong to no class and count as background, e.g. %s "
+            "in %s; were they made for other classes?",
+            len(strange),
+            ", ".join(map(str, strange[0].undeclared_predicted_values)),
+            strange[0].prediction,
+        )
     return Scores(classes=labels.foreground, cases=results, tolerance_mm=tolerance_mm)
 
 
@@ -103,7 +112,8 @@ def _score_case(
     annotation: ReferenceAnnotation,
 ) -> CaseScores:
     reference_ZYX, prediction_ZYX, geometry = pair.read()
-    found = set(find_values(reference_ZYX).tolist())
+    found, predicted = (set(find_values(map_).tolist()) for map_ in (reference_ZYX, prediction_ZYX))
+    declared = {*labels.values, labels.ignore}
     classes, ignore = labels.foreground, labels.ignore
     looked_for = annotation.classes.get(pair.name)
     if looked_for is not None:
@@ -131,5 +141,6 @@ def _score_case(
         ),
         is_sparse=ignore is not None and bool((reference_ZYX == ignore).any()),
         not_annotated=tuple(name for name in labels.foreground if name not in classes),
-        undeclared_values=tuple(sorted(found - {*labels.values, labels.ignore})),
+        undeclared_values=tuple(sorted(found - declared)),
+        undeclared_predicted_values=tuple(sorted(predicted - declared)),
     )

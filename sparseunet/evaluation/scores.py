@@ -77,6 +77,8 @@ class CaseScores:
     """Classes that nobody looked for in the reference, and that therefore have no score."""
     undeclared_values: tuple[int, ...] = ()
     """Values in the reference that belong to no class; they counted as background."""
+    undeclared_predicted_values: tuple[int, ...] = ()
+    """The same of the prediction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

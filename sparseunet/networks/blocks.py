@@ -116,8 +116,12 @@ def stack(
 
 
 def initialise(module: nn.Module) -> None:
-    """Initialise convolutions as He et al. 2015 for the leaky slope 0.01, biases with 0."""
-    if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+    """Initialise convolutions as He et al. 2015 for the leaky slope 0.01, biases with 0.
+
+    Meta tensors have no numbers to set; asked to, torch would import for a second.
+    """
+    convolutions = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
+    if isinstance(module, convolutions) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight, a=1e-2)
         if module.bias is not None:
             torch.nn.init.zeros_(module.bias)

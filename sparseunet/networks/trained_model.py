@@ -28,8 +28,6 @@ from sparseunet.workspace import (
 
 RUN_KIND = "sparseunet.run"
 RUN_VERSION = 1
-_MAX_DEPTH = 1000
-"""Blocks per stage; a plan with more is a mistake, and building them would take for ever."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +78,8 @@ def load_trained_model(
         )
     description = read_description(fold_folder(run_folder, folds[0]))
     try:
-        plan = plan_from_nnunet(description["plan"])
+        source = str(fold_folder(run_folder, folds[0]) / RUN_JSON)
+        plan = plan_from_nnunet(description["plan"], source=source)
         configuration = plan.configurations[description["configuration"]]
         stage = configuration.previous_stage
         previous_id = description.get("previous_stage", {}).get("run_id")
@@ -108,11 +107,10 @@ def require_usable(model: TrainedModel) -> None:
     """Refuse a description that no training writes: it may come from anywhere.
 
     Raises:
-        RequestError: Names that lead out of a folder, an unknown file ending, mirror axes or a
-            network that cannot be; lists all.
+        RequestError: Names that lead out of a folder, an unknown file ending, channels that are
+            not the plan's, or mirror axes that cannot be; lists all.
     """
     configuration = model.configuration
-    network = configuration.network
     names = [
         model.run_id,
         model.plan.dataset_name,
@@ -123,25 +121,12 @@ def require_usable(model: TrainedModel) -> None:
     problems = [f"the name {name!r}" for name in names if not is_plain_name(name)]
     if model.dataset_json.get("file_ending") not in FORMATS:
         problems.append(f"the file ending {model.dataset_json.get('file_ending')!r}")
+    channels = model.dataset_json.get("channel_names") or model.dataset_json.get("modality") or {}
+    num_channels = len(configuration.normalization)
+    if not isinstance(channels, dict) or len(channels) not in (0, num_channels):
+        problems.append(f"the channels {channels!r} beside {num_channels} normalisations")
     if any(axis not in range(configuration.dimensions) for axis in model.mirror_axes):
         problems.append(f"the mirror axes {model.mirror_axes}")
-    lengths = {
-        len(network.features_per_stage),
-        len(network.kernel_sizes),
-        len(network.strides),
-        len(network.encoder_depths),
-        len(network.decoder_depths) + 1,
-    }
-    depths = (*network.encoder_depths, *network.decoder_depths)
-    shapes = (*network.kernel_sizes, *network.strides, configuration.spacing_mm)
-    if (
-        len(lengths) > 1
-        or configuration.dimensions not in (2, 3)
-        or any(len(shape) != configuration.dimensions for shape in shapes)
-        or not all(_MAX_DEPTH >= depth >= 1 for depth in depths)
-        or not all(isinstance(size, int) and size >= 1 for size in network.features_per_stage)
-    ):
-        problems.append(f"a network that cannot be built: {network}")
     if problems:
         raise RequestError(f"{model.run_folder} describes no model: " + "; ".join(problems) + ".")
 

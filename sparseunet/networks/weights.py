@@ -98,6 +98,9 @@ def _problems(
         if problem:
             problems.append(f"{first} {problem}, expected shape {tuple(shape)}")
             continue
+        if not found[first].isfinite().all():
+            problems.append(f"{first} holds NaN or infinity")
+            continue
         for alias in aliases:
             other = found.get(alias)
             if other is not None and (_problem(other, shape) or not _equal(found[first], other)):

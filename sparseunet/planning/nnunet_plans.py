@@ -12,6 +12,7 @@ from sparseunet.planning.architectures import KNOWN
 from sparseunet.planning.memory import PLANNERS
 from sparseunet.planning.old_plans import with_architecture
 from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
+from sparseunet.planning.wrong_values import wrong_network, wrong_plan_values, wrong_values
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ def plan_from_nnunet(
         only: Configurations to read; the others may be anything. None reads all.
 
     Raises:
-        RequestError: Lists every configuration and key that is missing or not supported.
+        RequestError: Lists every configuration and key that is missing, not supported, or has a
+            value that no plan can have.
     """
     if not isinstance(content, Mapping) or not isinstance(content.get("configurations"), Mapping):
         raise RequestError(f'{source} is no plans file: it has no "configurations".')
@@ -101,14 +103,17 @@ def plan_from_nnunet(
     for name in content["configurations"] if only is None else only:
         try:
             resolved = with_architecture(_resolve(name, content["configurations"]))
-            found = _unsupported(resolved)
-            problems += [f"{name}: {problem}" for problem in found]
+            found = wrong_values(resolved) or _unsupported(resolved)
             if not found:
                 configurations[name] = _configuration_from_nnunet(name, resolved)
+                found = wrong_network(configurations[name])
+            problems += [f"{name}: {problem}" for problem in found]
         except (KeyError, TypeError, ValueError) as error:
-            problems.append(f"{name}: {type(error).__name__}: {error}")
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            problems.append(f"{name}: {kind}{error}")
     if content.get("label_manager", "LabelManager") != "LabelManager":
         problems.append(f"label_manager: {content['label_manager']} is not supported")
+    problems += wrong_plan_values(content, _schemes(configurations))
     if problems:
         raise RequestError(f"{source} cannot be used:\n" + "\n".join(f"  {p}" for p in problems))
     try:
@@ -278,6 +283,13 @@ def _unsupported(resolved: Mapping[str, Any]) -> list[str]:
         for key, value in arguments.items()
         if key not in understood and value is not None
     ]
+
+
+def _schemes(configurations: Mapping[str, Configuration]) -> dict[str, list[str]]:
+    return {
+        name: [NNUNET_NORMALIZATION[key] for key in configuration.normalization]
+        for name, configuration in configurations.items()
+    }
 
 
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

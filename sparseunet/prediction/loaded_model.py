@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from sparseunet.data.image import Image
 from sparseunet.errors import RequestError
 from sparseunet.networks.device import autocast, resolve_device, resolve_precision
+from sparseunet.networks.exchange.find_models import choose_model, open_models
+from sparseunet.networks.exchange.load_model import load_model as load_trained
 from sparseunet.networks.trained_model import TrainedModel, load_network
 from sparseunet.prediction.memory import BYTES_OF_SLABS, MemoryLimit
 from sparseunet.prediction.options import PredictionOptions
@@ -137,6 +139,32 @@ class LoadedModel:
 
 
 def load_model(
+    place: str | Path,
+    *,
+    folds: Sequence[int | str] = (),
+    configuration: str | None = None,
+    options: PredictionOptions | None = None,
+) -> LoadedModel:
+    """Load a trained model once, to predict one scan after the other with `predict_image`.
+
+    Args:
+        place: Folder of a run, model folder of nnU-Net 2, or a zip file of either, as `predict -m`.
+        folds: To average: numbers, or `all` for the network trained on every case. None of them:
+            `all` if trained, else every number.
+        configuration: Which model, where the place holds several.
+        options: Device, precision, mirroring, overlap, memory; None for the defaults.
+
+    Raises:
+        RequestError: There is no such model, or it cannot be used here.
+        UnreadableFileError: A file is damaged, or refused as dangerous.
+    """
+    with open_models(Path(place)) as models:
+        found = choose_model(models, configuration)
+        model = load_trained(found, tuple(folds) or found.default_folds)
+        return load_onto_device(model, options or PredictionOptions())
+
+
+def load_onto_device(
     model: TrainedModel, options: PredictionOptions, *, folder: Path | None = None
 ) -> LoadedModel:
     """Load the networks of all folds onto the device that is asked for.

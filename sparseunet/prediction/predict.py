@@ -26,7 +26,12 @@ from sparseunet.errors import RequestError, SparseUNetError
 from sparseunet.networks.trained_model import TrainedModel
 from sparseunet.prediction.checks import CaseCheck, check_scan, count_classes, write_checks
 from sparseunet.prediction.estimate import bytes_of_scan
-from sparseunet.prediction.loaded_model import LoadedModel, load_model, load_networks, prepare
+from sparseunet.prediction.loaded_model import (
+    LoadedModel,
+    load_networks,
+    load_onto_device,
+    prepare,
+)
 from sparseunet.prediction.memory import resident_bytes
 from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.overlap import overlap
@@ -108,40 +113,43 @@ def predict(
         description["previous_stage"] = hash_previous_stage(scans, previous_stage, file_ending)
     if len(todo) < len(scans):
         require_same_prediction(output, description)
+    loaded = load_onto_device(model, options, folder=output) if todo else None
     write_json(output / DATASET_JSON, model.dataset_json | {"file_ending": file_ending})
     write_json(output / PREDICTION_JSON, description)
-    if todo:
-        failures, checks = _predict_files(model, todo, files, options, previous)
+    if loaded is not None:
+        failures, checks = _predict_files(loaded, todo, files, options, previous)
         write_checks(output / cases_json, checks, model)
         _report(failures, num_scans=len(todo), output=output)
     return list(files.values())
 
 
 def predict_image(
-    model: TrainedModel,
+    model: LoadedModel | TrainedModel,
     image: Image | np.ndarray,
     *,
     spacing_mm: Sequence[float] | None = None,
     options: PredictionOptions | None = None,
     previous_ZYX: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Segment one scan in memory; for many, load the networks once and use `predict_case`.
+    """Segment one scan in memory.
 
     Args:
-        model: From `load_trained_model`.
+        model: From `load_model`, which keeps the networks for the next scan; a `TrainedModel` is
+            loaded for this scan only.
         image: A scan as read, or its voxels (z, y, x) or (channels, z, y, x) of any real type.
         spacing_mm: Voxel size along (z, y, x); with voxels only, and needed there.
-        options: Device, precision, mirroring, overlap, memory; None for the defaults.
+        options: With a `TrainedModel`: device, precision, mirroring, overlap, memory; None for the
+            defaults. A loaded model has them.
         previous_ZYX: Second stage of a cascade: the previous stage's label map of `image`.
 
     Returns:
         Label map on the grid of `image`, unsigned integers, axes (z, y, x).
 
     Raises:
-        RequestError: The scan does not fit the model: channels or dimensions differ.
+        RequestError: The scan does not fit the model: channels or dimensions differ; or `options`
+            come too late for it.
     """
-    loaded = load_model(model, options or PredictionOptions())
-    return _segment(loaded, as_image(image, spacing_mm), previous_ZYX)
+    return _segment(as_loaded(model, options), as_image(image, spacing_mm), previous_ZYX)
 
 
 def predict_case(
@@ -213,6 +221,19 @@ def predict_logits(
     return torch.cat(list(loaded.logits(case)), dim=1).numpy()
 
 
+def as_loaded(model: LoadedModel | TrainedModel, options: PredictionOptions | None) -> LoadedModel:
+    """Return a model that can predict; a loaded one as it is.
+
+    Raises:
+        RequestError: It is loaded and `options` are given, which would change nothing.
+    """
+    if isinstance(model, TrainedModel):
+        return load_onto_device(model, options or PredictionOptions())
+    if options is not None:
+        raise RequestError("The model is loaded already; give the options to load_model.")
+    return model
+
+
 def as_image(image: Image | np.ndarray, spacing_mm: Sequence[float] | None) -> Image:
     """Return voxels and their spacing as an image; an image as it is.
 
@@ -247,14 +268,14 @@ def _segment(loaded: LoadedModel, image: Image, previous_ZYX: np.ndarray | None)
 
 
 def _predict_files(
-    model: TrainedModel,
+    loaded: LoadedModel,
     scans: Sequence[Case],
     files: dict[str, Path],
     options: PredictionOptions,
     previous: Mapping[str, Path],
 ) -> tuple[list[tuple[Case, Exception]], list[CaseCheck]]:
     """Predict all scans; return those that failed, each with its error, and about the others."""
-    loaded = load_model(model, options, folder=next(iter(files.values())).parent)
+    model = loaded.model
     max_bytes = None if options.max_bytes is None else options.max_bytes - resident_bytes()
     checks: dict[str, CaseCheck] = {}
 
@@ -361,9 +382,10 @@ def _report(failures: Sequence[tuple[Case, Exception]], *, num_scans: int, outpu
         f"  {scan.name}: {error if isinstance(error, SparseUNetError) else repr(error)}"
         for scan, error in failures
     ]
-    head = (
-        f"{len(failures)} of {num_scans} scans could not be predicted; the others are in {output}:"
-    )
+    head = f"{len(failures)} of {num_scans} scans could not be predicted"
+    if len(failures) < num_scans:
+        head += f"; the others are in {output}"
+    head += ":"
     message = "\n".join((head, *lines))
     if all(isinstance(error, RequestError) for _, error in failures):
         raise RequestError(message)

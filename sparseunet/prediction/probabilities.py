@@ -9,9 +9,9 @@ from sparseunet.data.image import Image
 from sparseunet.data.io import read_image
 from sparseunet.errors import RequestError
 from sparseunet.networks.trained_model import TrainedModel
-from sparseunet.prediction.loaded_model import LoadedModel, load_model, prepare
+from sparseunet.prediction.loaded_model import LoadedModel, load_onto_device, prepare
 from sparseunet.prediction.options import PredictionOptions
-from sparseunet.prediction.predict import as_image
+from sparseunet.prediction.predict import as_image, as_loaded
 from sparseunet.prediction.restored import Restored
 from sparseunet.preprocessing.case import PreprocessedCase
 from sparseunet.progress import track
@@ -36,13 +36,13 @@ def predict_probabilities(
             f"Configuration {model.configuration.name} refines the segmentations of "
             f"{model.configuration.previous_stage}; take a network that works alone."
         )
-    loaded = load_model(model, options)
+    loaded = load_onto_device(model, options)
     for scan in track(scans, total=len(scans), label="Predicting"):
         yield _probabilities(loaded, prepare(scan.name, read_image(scan.images), model))
 
 
 def predict_image_probabilities(
-    model: TrainedModel,
+    model: LoadedModel | TrainedModel,
     image: Image | np.ndarray,
     *,
     spacing_mm: Sequence[float] | None = None,
@@ -52,20 +52,20 @@ def predict_image_probabilities(
     """Return the probabilities of every class for one scan in memory; their maximum is its label.
 
     Args:
-        model: From `load_trained_model`.
+        model: From `load_model`; a `TrainedModel` is loaded for this scan only.
         image: A scan as read, or its voxels (z, y, x) or (channels, z, y, x) of any real type.
         spacing_mm: Voxel size along (z, y, x); with voxels only, and needed there.
-        options: Device, precision, mirroring, overlap; None for the defaults.
+        options: With a `TrainedModel`: device, precision, mirroring, overlap; None for defaults.
         previous_ZYX: Second stage of a cascade: the previous stage's label map of `image`.
 
     Returns:
         As `predict_probabilities` yields.
 
     Raises:
-        RequestError: The scan does not fit the model.
+        RequestError: The scan does not fit the model, or `options` come too late for it.
     """
-    loaded = load_model(model, options or PredictionOptions())
-    scan = prepare("image", as_image(image, spacing_mm), model, previous_ZYX)
+    loaded = as_loaded(model, options)
+    scan = prepare("image", as_image(image, spacing_mm), loaded.model, previous_ZYX)
     return _probabilities(loaded, scan)
 
 

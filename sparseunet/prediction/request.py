@@ -18,7 +18,7 @@ Existing = Literal["refuse", "skip", "overwrite"]
 def check_request(
     model: TrainedModel, scans: Sequence[Case], previous_stage: Path | None, output: Path
 ) -> None:
-    """Refuse scans of the same name, and a previous stage that is missing or has no use.
+    """Refuse scans of one name or of other channels, and a previous stage missing or without use.
 
     Raises:
         RequestError: Says what is wrong and what to do.
@@ -37,6 +37,15 @@ def check_request(
         raise RequestError(
             f"{output} holds the segmentations of the previous stage; choose another output folder."
         )
+    num_channels = len(configuration.normalization)
+    for scan in scans:
+        # One file may hold all channels, like a picture in colour.
+        if len(scan.images) not in (1, num_channels):
+            files = ", ".join(path.name for path in scan.images)
+            raise RequestError(
+                f"Scan {scan.name} has {len(scan.images)} channels ({files}); the model was "
+                f"trained on {num_channels}. Give a file for each of those."
+            )
     names = [scan.name for scan in scans]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

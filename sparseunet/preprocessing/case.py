@@ -2,18 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.image import Image
+from sparseunet.errors import RequestError
 from sparseunet.planning.plan import Configuration, Plan
 from sparseunet.preprocessing.crop import crop_box
 from sparseunet.preprocessing.interpolation import resampled_shape
 from sparseunet.preprocessing.normalise import normalise
 from sparseunet.preprocessing.resample import resample_image, resample_mask
 from sparseunet.preprocessing.resample_annotation import resample_annotation
+
+MAX_VOXELS = 2**32
+"""Of a scan on the network's grid: 16 GiB per channel; CT of a whole body at 1 mm has a tenth."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,13 +174,24 @@ def normalise_cropped(
 def resample_cropped(
     name: str, normalised: CroppedImage, *, plan: Plan, configuration: Configuration
 ) -> PreprocessedCase:
-    """Bring a normalised scan on the network's grid."""
+    """Bring a normalised scan on the network's grid.
+
+    Raises:
+        RequestError: It would have more voxels there than any memory holds, as with a header that
+            states metres for millimetres.
+    """
     axes = plan.transpose_forward
     spacing_mm = tuple(normalised.geometry.spacing_mm[axis] for axis in axes)
     new_spacing_mm = _target_spacing(spacing_mm, configuration)
     z, y, x = normalised.image_CZYX.shape[1:]
     inside_ZYX = normalised.inside_ZYX
     new_shape = resampled_shape((z, y, x), spacing_mm, new_spacing_mm)
+    if prod(new_shape) > MAX_VOXELS:
+        raise RequestError(
+            f"{name} has {z}×{y}×{x} voxels of {_text(spacing_mm)} mm, which is "
+            f"{'×'.join(map(str, new_shape))} at the network's {_text(new_spacing_mm)} mm; at most "
+            f"{MAX_VOXELS} voxels are possible. Correct the spacing in its header."
+        )
     return PreprocessedCase(
         name=name,
         image_CZYX=resample_image(
@@ -216,6 +232,10 @@ def preprocess_annotation(annotation: Annotation, restoration: Restoration) -> A
         spacing_mm=restoration.spacing_mm,
         new_spacing_mm=restoration.target_spacing_mm,
     )
+
+
+def _text(spacing_mm: Sequence[float]) -> str:
+    return "×".join(f"{size:g}" for size in spacing_mm)
 
 
 def _box(start: tuple[int, int, int], shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:

@@ -76,7 +76,9 @@ def export_model(
         reference=_text(about.get("reference")),
         training_data={
             "num_cases": len({case for run in runs.values() for case in _cases(run)}) or None,
-            "num_cases_of_fold": {str(fold): len(_cases(run)) for fold, run in runs.items()},
+            "num_cases_of_fold": {
+                str(fold): len(_cases(run)) or None for fold, run in runs.items()
+            },
             "annotated": None if annotated is None else dict(annotated),
         },
         scores=_scores(run_folder, folds),

@@ -3,11 +3,11 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from sparseunet.errors import RequestError
+from sparseunet.errors import DatasetError, RequestError
 from sparseunet.networks.exchange.archive import unpack
 from sparseunet.networks.exchange.model_file import read_manifest
 from sparseunet.workspace import (
@@ -85,7 +85,8 @@ def open_models(path: Path) -> Iterator[tuple[FoundModel, ...]]:
                 main = folder / read_manifest(folder, origin=path).model
                 models.sort(key=lambda model: model.folder != main)
                 models = models if models and models[0].folder == main else []
-            yield _found(models, path)
+            with _naming(path, unpacked=folder):
+                yield _found(models, path)
     else:
         raise RequestError(
             f"{path} is no folder and no file; expected the folder of a run, a model folder of "
@@ -126,14 +127,41 @@ def _is_wanted(name: PurePosixPath) -> bool:
     return name.name in _WANTED and len(name.parts) <= 2 + _DEEPEST
 
 
+@contextmanager
+def _naming(path: Path, *, unpacked: Path) -> Iterator[None]:
+    """Let errors name the archive in place of the folder that it was unpacked to, which is gone."""
+    try:
+        yield
+    except DatasetError as error:
+        raise DatasetError(
+            [
+                replace(problem, file=problem.file.replace(str(unpacked), str(path)))
+                for problem in error.problems
+            ]
+        ) from None
+    except RequestError as error:
+        raise RequestError(str(error).replace(str(unpacked), str(path))) from None
+
+
 def _found(models: list[FoundModel], path: Path) -> tuple[FoundModel, ...]:
-    if not models:
+    if models:
+        return tuple(models)
+    if path.suffix in (".pt", ".pth"):
         raise RequestError(
-            f"{path} holds no fold that was trained to the end; expected "
-            f"fold_0/{CHECKPOINT_FINAL} (a run), or {PLANS_JSON}, {DATASET_JSON} and "
-            f"fold_0/{NNUNET_CHECKPOINTS[0]} (a model of nnU-Net)."
+            f"{path} is a checkpoint, which does not say how to preprocess scans; give the folder "
+            f"of its model, which holds its fold (for .pth also {PLANS_JSON} and {DATASET_JSON})."
         )
-    return tuple(models)
+    expected = (
+        f"expected fold_0/{CHECKPOINT_FINAL} (a run), or {PLANS_JSON}, {DATASET_JSON} and "
+        f"fold_0/{NNUNET_CHECKPOINTS[0]} (a model of nnU-Net)."
+    )
+    if path.is_dir() and (folds := _folds_of_nnunet(path)):
+        missing = [name for name in (PLANS_JSON, DATASET_JSON) if not (path / name).is_file()]
+        raise RequestError(
+            f"{path} holds folds {' '.join(map(str, folds))} of a model of nnU-Net, but no "
+            f"{' and no '.join(missing)}; {expected}"
+        )
+    raise RequestError(f"{path} holds no fold that was trained to the end; {expected}")
 
 
 def _models_in(root: Path, *, origin: Path) -> list[FoundModel]:
@@ -154,7 +182,7 @@ def _model_at(folder: Path, origin: Path) -> FoundModel | None:
             kind="sparseunet",
             folds=ours,
         )
-    theirs = {fold for name in NNUNET_CHECKPOINTS for fold in folds_of(folder, name)}
+    theirs = _folds_of_nnunet(folder)
     if not theirs or not all((folder / name).is_file() for name in (PLANS_JSON, DATASET_JSON)):
         return None
     return FoundModel(
@@ -162,5 +190,10 @@ def _model_at(folder: Path, origin: Path) -> FoundModel | None:
         origin=origin,
         configuration=folder.name.split("__")[-1],
         kind="nnunet",
-        folds=tuple(sorted(theirs, key=lambda fold: (isinstance(fold, str), fold))),
+        folds=theirs,
     )
+
+
+def _folds_of_nnunet(folder: Path) -> tuple[int | str, ...]:
+    folds = {fold for name in NNUNET_CHECKPOINTS for fold in folds_of(folder, name)}
+    return tuple(sorted(folds, key=lambda fold: (isinstance(fold, str), fold)))

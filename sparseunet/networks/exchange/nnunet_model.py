@@ -1,14 +1,16 @@
 """Model folders of nnU-Net 2 (`Trainer__Plans__configuration`), to read and to write."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sparseunet.artifacts import atomic_path, read_json, write_json
+from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import parse_labels
-from sparseunet.errors import RequestError, UnreadableFileError
+from sparseunet.errors import DatasetError, RequestError, UnreadableFileError
 from sparseunet.networks.checkpoint import read_checkpoint
 from sparseunet.networks.exchange.archive import MAX_JSON_BYTES
 from sparseunet.networks.trained_model import (
@@ -44,6 +46,7 @@ def load_nnunet_model(
     checkpoints = tuple(_checkpoint(folder, fold, best=best) for fold in folds)
     plans, dataset_json = (_read_small_json(folder / name) for name in (PLANS_JSON, DATASET_JSON))
     name, mirror_axes = _said_by_checkpoint(checkpoints[0])
+    labels = _labels(dataset_json, folder / DATASET_JSON)
     try:
         plan = plan_from_nnunet(plans, source=str(folder / PLANS_JSON), only=[name])
         configuration = plan.configurations[name]
@@ -53,7 +56,7 @@ def load_nnunet_model(
             run_id=folder.name,
             plan=plan,
             configuration=configuration,
-            labels=parse_labels(dataset_json),
+            labels=labels,
             dataset_json=dataset_json,
             mirror_axes=mirror_axes,
             checkpoints=checkpoints,
@@ -113,6 +116,24 @@ def _read_small_json(path: Path) -> Any:
     if path.is_file() and path.stat().st_size > MAX_JSON_BYTES:
         raise RequestError(f"{path} has {path.stat().st_size} bytes; no description is so large.")
     return read_json(path)
+
+
+def _labels(dataset_json: Any, path: Path) -> LabelSchema:
+    """Return the classes that the description of a model declares.
+
+    Raises:
+        RequestError: It is no description, or declares none; names the file.
+    """
+    if not isinstance(dataset_json, dict):
+        raise RequestError(
+            f"{path} does not describe a model: found a JSON {type(dataset_json).__name__}, "
+            "expected labels, channel_names and file_ending."
+        )
+    try:
+        return parse_labels(dataset_json)
+    except DatasetError as error:
+        problems = [replace(problem, file=str(path)) for problem in error.problems]
+        raise DatasetError(problems) from None
 
 
 def _checkpoint(folder: Path, fold: int | str, *, best: bool) -> Path:

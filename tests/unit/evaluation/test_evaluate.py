@@ -182,6 +182,30 @@ def test_a_value_of_no_class_counts_as_background_but_not_silently(tmp_path, cap
     assert "declare the ignore label" in caplog.text
 
 
+def test_a_predicted_value_of_no_class_counts_as_background_but_not_silently(tmp_path, caplog):
+    references, predictions = _folders(tmp_path)
+    labels_ZYX, _ = read_label_map(predictions / "b.nii.gz")
+    labels_ZYX[labels_ZYX == 2] = 7
+    write_label_map(predictions / "b.nii.gz", labels_ZYX, GEOMETRY)
+
+    scores = _evaluate(references, predictions)
+
+    assert scores.cases[1].undeclared_predicted_values == (7,)
+    assert scores.cases[1].classes["lesion"].num_predicted == 0
+    assert f"e.g. 7 in {predictions / 'b.nii.gz'}" in caplog.text
+
+
+@pytest.mark.parametrize("flag", ["-o", "--html"])
+@pytest.mark.parametrize("place", [".", "a.nii.gz/summary.json"])
+def test_a_place_where_nothing_can_be_written_is_told_before_scoring(tmp_path, capsys, flag, place):
+    references, predictions = _folders(tmp_path)
+    words = ["evaluate", str(references), str(predictions), "-l", "1", "2"]
+    before = set(tmp_path.rglob("*"))
+    assert main([*words, flag, str(references / place)]) == 2
+    assert str(references) in capsys.readouterr().err
+    assert set(tmp_path.rglob("*")) == before
+
+
 def test_regions_have_nnunets_keys(tmp_path):
     labels = LabelSchema(
         classes={"background": 0},

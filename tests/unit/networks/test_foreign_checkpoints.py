@@ -168,7 +168,7 @@ def test_weights_of_another_network_are_refused_by_name(folder, checkpoint, weig
 def test_a_plan_of_a_huge_network_takes_no_memory(folder, checkpoint):
     said = frozen("plain_3d")["init_args"]["plans"]
     architecture = said["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
-    architecture["features_per_stage"] = [10**6, 10**6, 10**6]
+    architecture["features_per_stage"] = [60_000, 60_000, 60_000]  # 400 GB of numbers
     write_json(folder / "plans.json", said)
     with pytest.raises(UnreadableFileError, match="expected shape"):
         _load(folder)
@@ -252,8 +252,10 @@ def test_without_axes_to_mirror_nothing_is_mirrored_as_in_nnunet(folder, checkpo
     ("file", "change", "words"),
     [
         ("dataset.json", {"file_ending": "/../../evil.nii.gz"}, "file ending"),
-        ("dataset.json", {"labels": {"background": 0, "one": 9}}, "consecutive"),
-        ("dataset.json", [], "does not describe a model"),
+        ("dataset.json", {"labels": {"background": 0, "one": 9}}, r"fullres/dataset\.json.*consec"),
+        ("dataset.json", [], r"dataset\.json does not describe a model"),
+        ("dataset.json", {"channel_names": ["MRI"]}, "the channels"),
+        ("dataset.json", {"channel_names": {"0": "T1", "1": "T2"}}, "the channels"),
         ("plans.json", {"configurations": {}}, "3d_fullres"),
         ("plans.json", {"label_manager": "Mine"}, "label_manager"),
         ("plans.json", {"dataset_name": "../../x"}, r"the name '\.\./\.\./x'"),
@@ -264,6 +266,15 @@ def test_descriptions_from_anywhere_are_checked(folder, file, change, words):
     content = read_json(folder / file)
     write_json(folder / file, content | change if isinstance(change, dict) else change)
     with pytest.raises(RequestError, match=words):
+        _load(folder)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(folder, checkpoint, bad):
+    weights = frozen("plain_3d")["network_weights"]
+    weights[HEAD].flatten()[-1] = bad
+    _change(checkpoint, network_weights=weights)
+    with pytest.raises(UnreadableFileError, match=f"{HEAD} holds NaN or infinity"):
         _load(folder)
 
 

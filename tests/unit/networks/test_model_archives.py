@@ -217,3 +217,29 @@ def test_a_configuration_may_inherit_from_one_that_we_cannot_use(results):
     write_json(folder / "plans.json", plans)
     with open_models(folder) as models:
         assert load_model(models[0], [0]).configuration.name == "3d_fullres"
+
+
+@pytest.mark.parametrize("name", ["plans.json", "dataset.json"])
+def test_a_description_that_is_missing_is_named(results, name):
+    folder = results / DATASET / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    (folder / name).unlink()
+    words = f"folds 0 1 of a model of nnU-Net, but no {name};"
+    with pytest.raises(RequestError, match=words), open_models(folder):
+        pass
+
+
+def test_a_checkpoint_alone_is_answered_with_what_is_needed(results):
+    path = next(results.rglob("checkpoint_final.pth"))
+    with pytest.raises(RequestError, match="give the folder of its model"), open_models(path):
+        pass
+
+
+def test_what_is_wrong_inside_an_archive_is_told_of_the_archive(results, tmp_path):
+    folder = results / DATASET / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    checkpoint = folder / "fold_0" / "checkpoint_final.pth"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    inside = f"{DATASET}/{folder.name}/fold_0/checkpoint_final.pth"
+    path = _zip(results, tmp_path / "all.zip")
+    with pytest.raises(RequestError) as caught, open_models(path) as models:
+        load_model(choose_model(models, "3d_fullres"), [0])
+    assert f"{path}/{inside}" in str(caught.value)

@@ -1,5 +1,8 @@
 """Networks are those of nnU-Net's plans."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -50,6 +53,19 @@ def test_deep_supervision_gives_every_decoder_resolution_from_high_to_low(archit
     shapes = [tuple(output.shape) for output in network.train()(image)]
     assert shapes == [(2, 3, *(16 // 2**level,) * dimensions) for level in range(3)]
     assert network.eval()(image).shape == (2, 3, *(16,) * dimensions)
+
+
+def test_a_network_without_numbers_is_built_without_importing_a_compiler():
+    script = (
+        "import sys, torch\n"
+        "from sparseunet.networks.build import build_network\n"
+        "from sparseunet.planning.plan import NetworkPlan\n"
+        f"plan = {_plan(features=(4, 8))!r}\n"
+        "with torch.device('meta'):\n"
+        "    build_network(plan, num_input_channels=1, num_outputs=2, deep_supervision=False)\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
 
 
 def test_training_and_evaluation_agree_at_full_resolution():

@@ -3,16 +3,25 @@
 import json
 import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from frozen_models import DATASET, write_model_folder
 from phantoms import blobs, intensities
 
+from sparseunet import (
+    PredictionOptions,
+    load_model,
+    predict_image,
+    predict_image_probabilities,
+)
 from sparseunet.artifacts import read_json, to_json, write_json
 from sparseunet.cli.main import main
 from sparseunet.data.geometry import Geometry
-from sparseunet.data.io import read_label_map, write_image
+from sparseunet.data.io import read_image, read_label_map, write_image
+from sparseunet.errors import RequestError
 from sparseunet.networks.checkpoint import read_checkpoint
 from sparseunet.networks.exchange.nnunet_model import load_nnunet_model
 from sparseunet.networks.trained_model import load_network
@@ -20,6 +29,16 @@ from sparseunet.workspace import Workspace
 
 OURS = "Dataset004_Hippocampus"
 FAST = ["-device", "cpu", "--precision", "float32", "-np", 1, "--disable-tta", "--step-size", 1]
+
+
+class Opens:
+    """Pickled, a call that leaves a file behind where it is run."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return Path.touch, (self.canary,)
 
 
 @pytest.fixture
@@ -75,6 +94,31 @@ def test_a_model_of_nnunet_predicts_the_same_as_folder_as_zip_and_imported(
     assert "licence: CC0" in capsys.readouterr().out
     imported, _ = _predict(tmp_path, scan, "-d", 7, "-c", "3d_fullres", "--run", "foreign")
     assert np.array_equal(imported, direct)
+
+
+def test_a_model_that_is_loaded_once_gives_what_the_command_gives(theirs, ours, scan, tmp_path):
+    image = read_image([scan])
+    options = PredictionOptions(device="cpu", precision="float32", mirror=False, step=1)
+    zipped = shutil.make_archive(str(tmp_path / "theirs"), "zip", tmp_path / "theirs")
+    for place in (theirs, zipped, ours):
+        expected_ZYX, _ = _predict(tmp_path, scan, "-m", place)
+        model = load_model(place, options=options)
+        voxels_CZYX, spacing_mm = image.voxels_CZYX, image.geometry.spacing_mm
+        for _ in range(2):
+            assert np.array_equal(predict_image(model, image), expected_ZYX)
+            again_ZYX = predict_image(model, voxels_CZYX[0], spacing_mm=spacing_mm)
+            assert np.array_equal(again_ZYX, expected_ZYX)
+        probabilities_KZYX = predict_image_probabilities(model, image)
+        assert np.array_equal(probabilities_KZYX.argmax(axis=0), expected_ZYX)
+
+
+def test_the_folds_and_the_model_of_a_place_can_be_chosen(theirs, ours):
+    assert len(load_model(theirs).networks) == 2
+    assert len(load_model(theirs, folds=[1]).networks) == 1
+    with pytest.raises(RequestError, match="no model of configuration 2d"):
+        load_model(ours, configuration="2d")
+    with pytest.raises(RequestError, match="give the options to load_model"):
+        predict_image(load_model(ours), np.zeros((8, 8, 8)), options=PredictionOptions())
 
 
 def test_an_imported_model_is_a_run_with_its_origin(theirs, tmp_path, capsys):
@@ -214,6 +258,34 @@ def test_a_description_that_no_training_wrote_is_refused(ours, scan, tmp_path, c
     assert _run(tmp_path, "predict", "-i", scan, "-o", tmp_path / "out", "-m", ours, *FAST) == 2
     assert capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", ["predict", "import_model"])
+@pytest.mark.parametrize("wrong", ["weights", "code", "patch", "description"])
+def test_a_hostile_or_damaged_model_of_nnunet_leaves_nothing_behind(
+    theirs, scan, tmp_path, capsys, wrong, verb
+):
+    checkpoint, plans = theirs / "fold_0" / "checkpoint_final.pth", theirs / "plans.json"
+    canary = tmp_path / "canary"
+    content, planned = read_checkpoint(checkpoint), read_json(plans)
+    if wrong == "weights":
+        del content["network_weights"]["decoder.seg_layers.0.bias"]
+    if wrong == "code":
+        content["logging"] = Opens(canary)
+    torch.save(content, checkpoint)
+    if wrong == "patch":
+        planned["configurations"]["3d_fullres"]["patch_size"] = [-8, 8, 8]
+    write_json(plans, planned)
+    if wrong == "description":
+        (theirs / "dataset.json").unlink()
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    words = {
+        "predict": ["-i", scan, "-o", tmp_path / "out", "-m", theirs, "-f", 0, *FAST],
+        "import_model": [theirs, "-f", 0],
+    }
+    assert _run(tmp_path, verb, *words[verb]) == 2
+    assert str(theirs) in capsys.readouterr().err
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("ending", ["", ".zip"])

@@ -1,6 +1,7 @@
 """`sparseunet predict` finds the model and the scans, or says what there is."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -87,6 +88,7 @@ def test_a_folder_is_predicted_with_the_model_of_a_dataset(trained, scans, tmp_p
     assert _predict(tmp_path, *words) == 2
     assert "--continue-prediction" in capsys.readouterr().err
     assert _predict(tmp_path, *words, "--continue_prediction") == 0
+    assert _predict(tmp_path, *words, "--continue") == 0
     assert _predict(tmp_path, *words, "--overwrite") == 0
 
 
@@ -143,6 +145,33 @@ def test_names_that_are_not_understood_are_answered_with_those_that_are(
     odd = (scans / "scan0_0000.nii.gz").rename(scans / "scan0_0003.nii.gz")
     assert _predict(tmp_path, "-i", odd, *words) == 2
     assert "channels 0003" in capsys.readouterr().err
+
+
+def test_two_files_for_a_model_of_one_channel_are_refused_before_anything_is_written(
+    trained, scans, tmp_path, capsys
+):
+    first = scans / "scan0_0000.nii.gz"
+    second = shutil.copy(first, scans / "scan0_0001.nii.gz")
+    words = ["-o", tmp_path / "out", "-d", 4, "-c", "2d", *FAST]
+    assert _predict(tmp_path, "-i", first, second, *words) == 2
+    told = capsys.readouterr().err
+    assert "scan0 has 2 channels (scan0_0000.nii.gz, scan0_0001.nii.gz)" in told
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["taken", "taken/out"])
+def test_an_output_folder_that_is_a_file_is_refused(trained, scans, tmp_path, capsys, place):
+    (tmp_path / "taken").write_text("mine")
+    words = ["-o", tmp_path / place, "-d", 4, "-c", "2d", *FAST]
+    assert _predict(tmp_path, "-i", scans, *words) == 2
+    assert "taken is a file" in capsys.readouterr().err
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_fold_that_is_asked_for_twice_counts_once(trained, scans, tmp_path, capsys):
+    words = ["-i", scans, "-o", tmp_path / "out", "-d", 4, "-c", "2d", "-f", 0, 0, *FAST]
+    assert _predict(tmp_path, *words) == 0
+    assert "folds 0 (" in capsys.readouterr().out
 
 
 def test_a_broken_scan_among_good_ones_is_named_and_the_exit_code_says_whose_fault(

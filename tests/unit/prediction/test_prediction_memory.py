@@ -16,7 +16,7 @@ from sparseunet.data.load import find_scans
 from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.prediction import estimate, loaded_model, restored
 from sparseunet.prediction.estimate import bytes_of_scan
-from sparseunet.prediction.loaded_model import load_model, prepare
+from sparseunet.prediction.loaded_model import load_onto_device, prepare
 from sparseunet.prediction.predict import PredictionOptions, predict_image
 from sparseunet.prediction.restored import Restored
 from sparseunet.preprocessing.case import preprocess_case
@@ -73,7 +73,7 @@ def test_the_crop_box_does_not_depend_on_holes():
 
 
 def test_slabs_that_wait_for_each_other_give_the_same_labels(write_run, tmp_path, monkeypatch):
-    loaded = load_model(load_trained_model(write_run(tmp_path / "run"), [0]), OPTIONS)
+    loaded = load_onto_device(load_trained_model(write_run(tmp_path / "run"), [0]), OPTIONS)
     case = prepare("scan", _scan(), loaded.model)
     free, waiting = (Restored(case.restoration, loaded.model.labels) for _ in range(2))
     free.paint_all(loaded.logits(case), num_channels=loaded.num_channels)
@@ -93,7 +93,7 @@ def test_a_scan_is_prepared_in_no_more_memory_than_is_counted(
 ):
     for module in (estimate, loaded_model):
         monkeypatch.setattr(module, "BYTES_OF_SLABS", 2**21)
-    loaded = load_model(load_trained_model(write_run(tmp_path / "run"), [0]), OPTIONS)
+    loaded = load_onto_device(load_trained_model(write_run(tmp_path / "run"), [0]), OPTIONS)
     image = _scan((220, 64, 60), spacing_mm)
     write_image(tmp_path / "scan_0000.nii.gz", image.voxels_CZYX[0], image.geometry)
     (scan,) = find_scans(tmp_path, file_ending=".nii.gz", num_channels=1)
@@ -108,7 +108,7 @@ def test_a_scan_is_prepared_in_no_more_memory_than_is_counted(
 
 
 def test_logits_are_counted_as_many_as_there_are(write_run, tmp_path, monkeypatch):
-    loaded = load_model(load_trained_model(write_run(tmp_path / "run"), [0]), OPTIONS)
+    loaded = load_onto_device(load_trained_model(write_run(tmp_path / "run"), [0]), OPTIONS)
     case = prepare("scan", _scan((60, 40, 36), (1.0, 1.0, 1.0)), loaded.model)
     sizes = []
     zeros = torch.zeros

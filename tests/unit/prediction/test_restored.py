@@ -16,7 +16,7 @@ from sparseunet.data.load import find_scans
 from sparseunet.errors import SparseUNetError
 from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.prediction import memory
-from sparseunet.prediction.loaded_model import load_model, prepare
+from sparseunet.prediction.loaded_model import load_onto_device, prepare
 from sparseunet.prediction.memory import MemoryLimit
 from sparseunet.prediction.predict import PredictionOptions, predict, predict_image
 from sparseunet.prediction.probabilities import predict_image_probabilities
@@ -56,7 +56,7 @@ def test_slabs_give_the_labels_of_the_whole_bit_for_bit(
     run = write_run(
         tmp_path / "run", folds=(0, 1), labels=labels, dimensions=dimensions, transpose=(1, 0, 2)
     )
-    loaded = load_model(load_trained_model(run, (0, 1)), OPTIONS)
+    loaded = load_onto_device(load_trained_model(run, (0, 1)), OPTIONS)
     case = prepare("scan", _scan(shape, spacing_mm, margin=margin), loaded.model)
     logits_KZYX = torch.cat(list(loaded.logits(case)), dim=1).numpy()
     whole_ZYX = restore_labels(logits_KZYX, case.restoration, labels=loaded.model.labels)

@@ -8,6 +8,7 @@ from sparseunet.data.annotation import Annotation, Source
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.image import Image
 from sparseunet.data.labels import LabelSchema
+from sparseunet.errors import RequestError
 from sparseunet.fingerprint.fingerprint import IntensityProperties
 from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
 from sparseunet.preprocessing.case import preprocess_case
@@ -210,3 +211,9 @@ def test_labels_on_another_grid_are_refused():
     annotation = Annotation.from_label_map(np.zeros((3, 4, 5), np.uint8), ignore=None)
     with pytest.raises(ValueError, match=r"labels have shape \(3, 4, 5\)"):
         preprocess(image_of(np.ones((1, 3, 4, 6))), annotation)
+
+
+def test_a_scan_whose_header_makes_it_immense_is_refused_before_memory_is_taken():
+    image = image_of(np.ones((1, 8, 8, 8)), spacing_mm=(1000.0, 1000.0, 1000.0))
+    with pytest.raises(RequestError, match=r"case has 8×8×8 voxels of 1000×1000×1000 mm"):
+        preprocess(image)
