@@ -142,6 +142,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write maps of entropy and of disagreement between folds, mirrored passes and patches",
     )
+    more.add_argument(
+        "--dicom-seg",
+        "--dicom_seg",
+        action="store_true",
+        help="write CASE.dcm, a DICOM SEG that refers to the scan's series; every scan must be one",
+    )
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
         "--continue-prediction",
@@ -169,6 +175,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_memory_gib=_max_memory_gib(arguments.max_memory),
         save_probabilities=arguments.save_probabilities,
         uncertainty=arguments.uncertainty,
+        dicom_seg=arguments.dicom_seg,
     )
     num_parts, part = arguments.num_parts, arguments.part_id
     if not 0 <= part < num_parts:
