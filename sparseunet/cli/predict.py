@@ -2,8 +2,9 @@
 
 Scans are CASE_0000.nii.gz, with one file per channel (_0000, _0001, ...); give folders or single
 files. A DICOM scan is a folder with one series; give it, or the folder that holds such folders.
-Every segmentation is CASE.nii.gz on the grid of its scan. Without --run the run that finished last
-is taken; without -f its network trained on every case, or else all finished folds.
+Every segmentation is CASE.nii.gz on the grid of its scan; --dicom-seg also writes CASE.dcm (DICOM).
+Without --run the run that finished last is taken; without -f its network trained on every case, or
+else all finished folds.
 
 -m names any trained model: the folder of a run, a model folder of nnU-Net 2
 (Trainer__Plans__configuration, with fold_0), or one file of either (export_model,

@@ -98,7 +98,7 @@ def write_dicom_seg(
     sources = _read_headers(series)
     dataset = _make(series, sources, labels_ZYX, labels, algorithm)
     _set_dates(dataset, sources[0])
-    _set_uids(dataset)
+    _set_uids(dataset, sources, labels_ZYX)
     with atomic_path(path) as temporary:
         dataset.save_as(temporary)
 
@@ -202,14 +202,23 @@ def _set_dates(dataset: Any, source: Any) -> None:
     del dataset.ContributingEquipmentSequence[-1].ContributionDateTime  # highdicom's own
 
 
-def _set_uids(dataset: Any) -> None:
-    """Derive the UIDs of file, series and dimensions from everything else in the file."""
+def _set_uids(dataset: Any, sources: list[Any], labels_ZYX: np.ndarray) -> None:
+    """Derive the UIDs of file, series and dimensions from everything that decides the rest of it.
+
+    Planes and their pixels, which are slow to write, follow from the labels and the slices.
+    """
     dimensions = [*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence]
     for item in dimensions:
         item.DimensionOrganizationUID = _PLACEHOLDER
-    content = BytesIO()
-    dataset.save_as(content)
-    digest = sha256(content.getbuffer()).hexdigest()
+    planes = [dataset.pop(name) for name in ("PerFrameFunctionalGroupsSequence", "PixelData")]
+    header = BytesIO()
+    dataset.save_as(header)
+    for element in planes:
+        dataset.add(element)
+    content = sha256(header.getbuffer())
+    content.update(" ".join(source.SOPInstanceUID for source in sources).encode())
+    content.update(np.ascontiguousarray(labels_ZYX).data)
+    digest = content.hexdigest()
 
     def derive(what: str) -> str:  # a UUID as UID: DICOM PS3.5 B.2
         return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'{digest} {what}').int}"
