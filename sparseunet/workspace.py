@@ -250,6 +250,11 @@ def nnunet_probabilities_file(label_file: Path, case: str) -> Path:
     return label_file.with_name(f"{case}.npz")
 
 
+def dicom_seg_file(label_file: Path, case: str) -> Path:
+    """Return where the same segmentation lies as DICOM SEG."""
+    return label_file.with_name(f"{case}.dcm")
+
+
 def prediction_cases_file(output: Path, *, part: int = 0, num_parts: int = 1) -> Path:
     """Return the path of what is odd about predicted scans; parts have a file each."""
     name = PREDICTION_CASES_JSON

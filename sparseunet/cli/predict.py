@@ -2,8 +2,9 @@
 
 Scans are CASE_0000.nii.gz, with one file per channel (_0000, _0001, ...); give folders or single
 files. A DICOM scan is a folder with one series; give it, or the folder that holds such folders.
-Every segmentation is CASE.nii.gz on the grid of its scan. Without --run the run that finished last
-is taken; without -f its network trained on every case, or else all finished folds.
+Every segmentation is CASE.nii.gz on the grid of its scan; --dicom-seg also writes CASE.dcm (DICOM).
+Without --run the run that finished last is taken; without -f its network trained on every case, or
+else all finished folds.
 
 -m names any trained model: the folder of a run, a model folder of nnU-Net 2
 (Trainer__Plans__configuration, with fold_0), or one file of either (export_model,
@@ -142,6 +143,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write maps of entropy and of disagreement between folds, mirrored passes and patches",
     )
+    more.add_argument(
+        "--dicom-seg",
+        "--dicom_seg",
+        action="store_true",
+        help="write CASE.dcm, a DICOM SEG that refers to the scan's series; every scan must be one",
+    )
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
         "--continue",
@@ -171,6 +178,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_memory_gib=_max_memory_gib(arguments.max_memory),
         save_probabilities=arguments.save_probabilities,
         uncertainty=arguments.uncertainty,
+        dicom_seg=arguments.dicom_seg,
     )
     num_parts, part = arguments.num_parts, arguments.part_id
     if not 0 <= part < num_parts:

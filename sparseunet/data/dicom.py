@@ -34,7 +34,7 @@ def read_dicom(folder: Path) -> StoredVolume:
     """
     import SimpleITK
 
-    files = _files_of_series(folder)
+    files = files_of_series(folder)
     grid = _grid(folder, files)
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(files)
@@ -49,27 +49,15 @@ def read_dicom(folder: Path) -> StoredVolume:
 
 def read_dicom_grid(folder: Path) -> StoredGrid:
     """Read the headers of the one series of a folder; errors as `read_dicom`."""
-    return _grid(folder, _files_of_series(folder))
+    return _grid(folder, files_of_series(folder))
 
 
-def refuse_to_write_dicom(path: Path, _: np.ndarray, __: Any) -> None:
-    """Say that segmentations are not written as DICOM.
+def files_of_series(folder: Path) -> tuple[str, ...]:
+    """Return the files of the one series of a folder, in the order of its voxels along z.
 
     Raises:
-        RequestError: Always.
+        UnreadableFileError: No series or several (lists them).
     """
-    raise RequestError(f"{path}: DICOM is read only; write another format, such as .nii.gz.")
-
-
-def _series(folder: Path) -> tuple[str, ...]:
-    import SimpleITK
-
-    # GDCM looks at every file; where none can be DICOM it would only warn about each.
-    with ITK_LOCK:
-        return tuple(SimpleITK.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
-
-
-def _files_of_series(folder: Path) -> tuple[str, ...]:
     import SimpleITK
 
     series = _series(folder)
@@ -89,6 +77,23 @@ def _files_of_series(folder: Path) -> tuple[str, ...]:
         expected="one series per folder",
         fix="put each series that is to be predicted into a folder of its own",
     )
+
+
+def refuse_to_write_dicom(path: Path, _: np.ndarray, __: Any) -> None:
+    """Say that segmentations are not written as DICOM.
+
+    Raises:
+        RequestError: Always.
+    """
+    raise RequestError(f"{path}: DICOM is read only; write another format, such as .nii.gz.")
+
+
+def _series(folder: Path) -> tuple[str, ...]:
+    import SimpleITK
+
+    # GDCM looks at every file; where none can be DICOM it would only warn about each.
+    with ITK_LOCK:
+        return tuple(SimpleITK.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
 
 
 def _description(files: tuple[str, ...]) -> str:

@@ -1,12 +1,13 @@
 """Segment scans with both stages of a cascade, one after the other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sparseunet.data.dataset import Case
 from sparseunet.networks.trained_model import TrainedModel
 from sparseunet.prediction.predict import PredictionOptions, predict
-from sparseunet.prediction.request import Existing, check_request, choose_scans
+from sparseunet.prediction.request import Existing, check_request, choose_scans, wanted_files
 from sparseunet.workspace import PREDICTION_CASES_JSON, previous_stage_folder
 
 
@@ -24,7 +25,8 @@ def predict_both_stages(
     """Segment scans with a cascade: the first stage writes its label files, the second reads them.
 
     The same as `predict` with the first stage into a folder of `output` that is named like its
-    configuration, and then with the second stage and that folder.
+    configuration, and then with the second stage and that folder. Only the latter is written as
+    DICOM SEG, if at all.
 
     Returns:
         The label files of the second stage, as `predict`.
@@ -34,14 +36,15 @@ def predict_both_stages(
             unless the first could segment all scans.
     """
     previous = previous_stage_folder(output, first.configuration.name)
-    check_request(model, scans, previous, output)
-    files = {scan.name: output / f"{scan.name}{file_ending}" for scan in scans}
+    options = options or PredictionOptions()
+    check_request(model, scans, previous, output, dicom_seg=options.dicom_seg)
+    files = wanted_files(scans, output, file_ending, dicom_seg=options.dicom_seg)
     predict(
         first,
         choose_scans(scans, files, existing=existing),
         output=previous,
         file_ending=file_ending,
-        options=options,
+        options=replace(options, dicom_seg=False),
         existing=existing,
         cases_json=cases_json,
     )

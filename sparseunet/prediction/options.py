@@ -28,6 +28,9 @@ class PredictionOptions:
     """Whether files of class probabilities are written beside the segmentations."""
     uncertainty: bool = False
     """Whether maps of entropy and disagreement are written beside the segmentations."""
+    dicom_seg: bool = False
+    """Whether a DICOM SEG of every scan, each of which is a DICOM series, is written beside its
+    segmentation."""
     confidence: bool = False
     """Whether maps of the probability of what was decided are written beside the segmentations."""
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from sparseunet.artifacts import atomic_path, write_json
 from sparseunet.data.dataset import Case
+from sparseunet.data.dicom_seg import Algorithm, check_dicom_seg, write_dicom_seg
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.image import Image
 from sparseunet.data.io import (
@@ -36,8 +37,8 @@ from sparseunet.prediction.memory import resident_bytes
 from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.overlap import overlap
 from sparseunet.prediction.previous_stage import check_previous_stage, hash_previous_stage
-from sparseunet.prediction.record import describe, require_same_prediction
-from sparseunet.prediction.request import Existing, check_request, choose_scans
+from sparseunet.prediction.record import algorithm_of, describe, require_same_prediction
+from sparseunet.prediction.request import Existing, check_request, choose_scans, wanted_files
 from sparseunet.prediction.restored import Restored
 from sparseunet.preprocessing.case import PreprocessedCase
 from sparseunet.workspace import (
@@ -45,6 +46,7 @@ from sparseunet.workspace import (
     DATASET_JSON,
     PREDICTION_CASES_JSON,
     PREDICTION_JSON,
+    dicom_seg_file,
     probabilities_file,
     uncertainty_file,
 )
@@ -103,9 +105,10 @@ def predict(
     options = options or PredictionOptions()
     if not scans:
         return []
-    check_request(model, scans, previous_stage, output)
-    files = {scan.name: output / f"{scan.name}{file_ending}" for scan in scans}
-    todo = choose_scans(scans, files, existing=existing)
+    check_request(model, scans, previous_stage, output, dicom_seg=options.dicom_seg)
+    wanted = wanted_files(scans, output, file_ending, dicom_seg=options.dicom_seg)
+    todo = choose_scans(scans, wanted, existing=existing)
+    files = {name: label_file for name, (label_file, *_) in wanted.items()}
     previous: dict[str, Path] = {}
     description = describe(model, options)
     if previous_stage is not None:
@@ -117,7 +120,8 @@ def predict(
     write_json(output / DATASET_JSON, model.dataset_json | {"file_ending": file_ending})
     write_json(output / PREDICTION_JSON, description)
     if loaded is not None:
-        failures, checks = _predict_files(loaded, todo, files, options, previous)
+        algorithm = algorithm_of(description) if options.dicom_seg else None
+        failures, checks = _predict_files(loaded, todo, files, options, previous, algorithm)
         write_checks(output / cases_json, checks, model)
         _report(failures, num_scans=len(todo), output=output)
     return list(files.values())
@@ -273,6 +277,7 @@ def _predict_files(
     files: dict[str, Path],
     options: PredictionOptions,
     previous: Mapping[str, Path],
+    algorithm: Algorithm | None,
 ) -> tuple[list[tuple[Case, Exception]], list[CaseCheck]]:
     """Predict all scans; return those that failed, each with its error, and about the others."""
     model = loaded.model
@@ -280,6 +285,8 @@ def _predict_files(
     checks: dict[str, CaseCheck] = {}
 
     def prepare_scan(scan: Case) -> PreprocessedCase:
+        if algorithm is not None:
+            check_dicom_seg(scan.images[0], model.labels, algorithm)
         path = previous.get(scan.name)
         previous_ZYX = None if path is None else read_label_map(path)[0]
         image = [read_image(scan.images)]
@@ -287,7 +294,7 @@ def _predict_files(
         return prepare(scan.name, image.pop(), model, previous_ZYX, in_place=True)
 
     def write(scan: Case, painting: _Painting) -> None:
-        counts = _write(scan, painting)
+        counts = _write(scan, painting, model, algorithm)
         found = count_classes(counts, model.labels)
         checks[scan.name] = replace(checks[scan.name], num_voxels=found)
 
@@ -355,7 +362,9 @@ def _predict_prepared(
         )
 
 
-def _write(scan: Case, painting: _Painting) -> dict[int, int]:
+def _write(
+    scan: Case, painting: _Painting, model: TrainedModel, algorithm: Algorithm | None
+) -> dict[int, int]:
     """Write what is wanted of a scan and return the number of voxels of every label value."""
     restored, geometry = painting.restored, painting.geometry
     with painting.temporary:
@@ -369,6 +378,14 @@ def _write(scan: Case, painting: _Painting) -> dict[int, int]:
     for name, map_ZYX in maps.items():
         if map_ZYX is not None:
             write_label_map(uncertainty_file(painting.file, scan.name, name), map_ZYX, geometry)
+    if algorithm is not None:
+        write_dicom_seg(
+            dicom_seg_file(painting.file, scan.name),
+            restored.labels_ZYX,
+            series=scan.images[0],
+            labels=model.labels,
+            algorithm=algorithm,
+        )
     # Last, so that a scan with a segmentation is done.
     write_label_map(painting.file, restored.labels_ZYX, geometry)
     return count_values(restored.labels_ZYX)

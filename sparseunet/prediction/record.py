@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparseunet.artifacts import hash_file, read_json
+from sparseunet.data.dicom_seg import Algorithm
 from sparseunet.errors import RequestError
 from sparseunet.networks.trained_model import TrainedModel
 from sparseunet.workspace import PREDICTION_JSON
@@ -35,6 +36,20 @@ def describe(model: TrainedModel, options: "PredictionOptions") -> dict[str, Any
         "sparseunet": version("sparseunet"),
         "torch": torch.__version__,
     }
+
+
+def algorithm_of(description: dict[str, Any]) -> Algorithm:
+    """Return what a DICOM SEG says of the model: its run and the hashes of its weights."""
+    weights = _weights(description)
+    return Algorithm(
+        version=description["sparseunet"],
+        serial_number=weights[0],
+        parameters={
+            "run": description["run_id"],
+            "configuration": description["configuration"],
+            "weights_sha256": " ".join(weights),
+        },
+    )
 
 
 def require_same_prediction(output: Path, description: dict[str, Any]) -> None:

@@ -1,24 +1,31 @@
 """What was asked for, checked before anything is predicted."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from sparseunet.data.dataset import Case
+from sparseunet.data.dicom_seg import require_highdicom
 from sparseunet.errors import RequestError
 from sparseunet.networks.trained_model import TrainedModel
+from sparseunet.workspace import dicom_seg_file
 
 logger = logging.getLogger(__name__)
 
 Existing = Literal["refuse", "skip", "overwrite"]
-"""What happens to scans whose label file is there already."""
+"""What happens to scans whose files are there already."""
 
 
 def check_request(
-    model: TrainedModel, scans: Sequence[Case], previous_stage: Path | None, output: Path
+    model: TrainedModel,
+    scans: Sequence[Case],
+    previous_stage: Path | None,
+    output: Path,
+    *,
+    dicom_seg: bool,
 ) -> None:
-    """Refuse scans of one name or of other channels, and a previous stage missing or without use.
+    """Refuse scans of one name or of other channels, a wrong previous stage, or DICOM SEG.
 
     Raises:
         RequestError: Says what is wrong and what to do.
@@ -53,23 +60,54 @@ def check_request(
             f"Several scans have the same name and would overwrite each other: {', '.join(twice)}. "
             "Rename them or predict them into different folders."
         )
+    if dicom_seg:
+        _check_dicom_seg(scans, output)
 
 
-def choose_scans(scans: Sequence[Case], files: dict[str, Path], *, existing: str) -> list[Case]:
-    """Return the scans to predict, given their label files.
+def wanted_files(
+    scans: Sequence[Case], output: Path, file_ending: str, *, dicom_seg: bool
+) -> dict[str, list[Path]]:
+    """Return by case the label file and, where one is wanted, the DICOM SEG."""
+    files = {scan.name: [output / f"{scan.name}{file_ending}"] for scan in scans}
+    if dicom_seg:
+        for name, (label_file, *_) in files.items():
+            files[name].append(dicom_seg_file(label_file, name))
+    return files
+
+
+def choose_scans(
+    scans: Sequence[Case], files: Mapping[str, Sequence[Path]], *, existing: str
+) -> list[Case]:
+    """Return the scans to predict, given their files; a scan that lacks one is predicted again.
 
     Raises:
-        RequestError: Some label files are there and `existing` is `refuse`.
+        RequestError: Some files are there and `existing` is `refuse`.
     """
-    there = [scan for scan in scans if files[scan.name].exists()]
+    there = [file for scan in scans for file in files[scan.name] if file.exists()]
     if there and existing == "refuse":
-        names = ", ".join(files[scan.name].name for scan in there[:5])
+        names = ", ".join(file.name for file in there[:5])
         more = f" and {len(there) - 5} more" if len(there) > 5 else ""
         raise RequestError(
-            f"{files[there[0].name].parent} holds {names}{more} already. Keep them with "
+            f"{there[0].parent} holds {names}{more} already. Keep them with "
             "--continue-prediction, replace them with --overwrite, or choose another folder."
         )
     if there and existing == "skip":
-        logger.info("%d of %d scans are predicted already", len(there), len(scans))
-        return [scan for scan in scans if not files[scan.name].exists()]
+        todo = [scan for scan in scans if not all(file.exists() for file in files[scan.name])]
+        logger.info("%d of %d scans are predicted already", len(scans) - len(todo), len(scans))
+        return todo
     return list(scans)
+
+
+def _check_dicom_seg(scans: Sequence[Case], output: Path) -> None:
+    require_highdicom()
+    others = [scan.name for scan in scans if not scan.images[0].is_dir()]
+    if others:
+        raise RequestError(
+            "A DICOM SEG refers to the DICOM series that it segments; these scans are none: "
+            f"{', '.join(others)}. Give folders of DICOM, or do without --dicom-seg."
+        )
+    if any(output.resolve() == path.resolve() for scan in scans for path in scan.images):
+        raise RequestError(
+            f"{output} holds a series that is to be segmented; choose another output folder, since "
+            "a folder with a DICOM SEG among its slices is no series."
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dicom_series import write_series
 from frozen_models import DATASET, write_model_folder
 from phantoms import blobs, intensities
 
@@ -166,6 +167,18 @@ def test_both_stages_of_a_cascade_come_along_and_predict_the_same(scan, tmp_path
     assert _run(tmp_path, *words, tmp_path / "nnunet", "--as", "nnunet") == 0
     words = ["-m", tmp_path / "nnunet", "-c", "3d_cascade_fullres"]
     assert np.array_equal(_predict(tmp_path, scan, *words)[0], direct)
+
+
+def test_only_the_last_stage_of_a_cascade_is_written_as_dicom_seg(tmp_path):
+    second = write_model_folder(tmp_path / "theirs", "second_stage_3d")
+    write_model_folder(tmp_path / "theirs", "plain_3d", configuration="3d_lowres")
+    series, out = tmp_path / "series", tmp_path / "out"
+    voxels_ZYX = intensities(blobs((9, 20, 21), seed=0), seed=0)
+    write_series(series, voxels_ZYX, spacing_mm=(2.0, 1.0, 1.0))
+    words = ["predict", "-m", second, "-i", series, "-o", out, "--dicom-seg", *FAST]
+    assert _run(tmp_path, *words) == 0
+    assert (out / "3d_lowres" / "series.nii.gz").is_file()
+    assert [path.name for path in out.rglob("*.dcm")] == ["series.dcm"]
 
 
 def test_a_model_file_predicts_and_imports_the_same(ours, scan, tmp_path, capsys):

@@ -1,13 +1,16 @@
-"""However a scan lies in its file, its segmentation lies on the same grid, and left stays left.
+"""However a scan lies in its files, its segmentation lies on the same grid, and left stays left.
 
 The network is a real one whose weights make it a threshold: the dark object is class 1, the bright
 one class 2.
 """
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from dicom_series import write_series
+from read_dicom_seg import assert_planes_refer_to_their_slices, assert_same_voxels
 from scipy import ndimage
 from threshold_network import make_threshold
 
@@ -19,7 +22,11 @@ from sparseunet.prediction.predict import PredictionOptions, predict
 
 SHAPE = (20, 28, 24)
 SPACING_MM = (1.2, 1.0, 0.9)
-OBLIQUE = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+OBLIQUE = np.array([[0.64, -0.6, 0.48], [0.48, 0.8, 0.36], [-0.6, 0.0, 0.8]])
+"""Turned about two axes, so that no axis of the file is one of the world."""
+FLOAT32 = 2.0**-24
+"""Relative error of a decimal number of DICOM in a header of NIfTI."""
+QUICK = PredictionOptions(device="cpu", precision="float32", num_workers=1, mirror=False)
 EIGHT = list(itertools.product([False, True], repeat=3))
 
 
@@ -81,6 +88,13 @@ def _centers_mm(labels_ZYX, geometry):
     return np.array(found)
 
 
+def _assert_same_grid(geometry, given, *, relative=0.0):
+    assert geometry.shape == given.shape
+    for field in ("spacing_mm", "origin_mm", "direction"):  # NIfTI holds them in float32
+        expected = pytest.approx(getattr(given, field), rel=relative, abs=1e-6)
+        assert getattr(geometry, field) == expected
+
+
 @pytest.fixture
 def model(write_run, tmp_path):
     run = write_run(tmp_path / "run")
@@ -99,19 +113,44 @@ def test_eight_orientations_come_back_where_they_were(model, tmp_path, order, co
         turned_ZYX = _turned(_intensities(labels_ZYX), flips, order)
         write_image(path, turned_ZYX, _geometry(flips, order, cosines))
         scans.append(Case(name=name, images=(path,), label=None))
-    options = PredictionOptions(device="cpu", precision="float32", num_workers=1, mirror=False)
-    files = predict(model, scans, output=tmp_path / "out", file_ending=".nii.gz", options=options)
+    files = predict(model, scans, output=tmp_path / "out", file_ending=".nii.gz", options=QUICK)
     expected_mm = _centers_mm(labels_ZYX, _geometry((False,) * 3, (0, 1, 2), cosines))
     assert expected_mm[0, 0] < expected_mm[1, 0]
     for flips, scan, file in zip(EIGHT, scans, files, strict=True):
         found_ZYX, geometry = read_label_map(file)
-        given = read_geometry(scan.images[0])
-        assert geometry.shape == given.shape
-        for field in ("spacing_mm", "origin_mm", "direction"):  # NIfTI holds them in float32
-            assert getattr(geometry, field) == pytest.approx(getattr(given, field), abs=1e-6)
+        _assert_same_grid(geometry, read_geometry(scan.images[0]))
         truth_ZYX = _turned(labels_ZYX, flips, order)
         for value in (1, 2):
             both = 2 * ((found_ZYX == value) & (truth_ZYX == value)).sum()
             dice = both / ((found_ZYX == value).sum() + (truth_ZYX == value).sum())
             assert dice > 0.85, scan.name
         np.testing.assert_allclose(_centers_mm(found_ZYX, geometry), expected_mm, atol=0.5)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)], ids=["axial", "sagittal"])
+@pytest.mark.parametrize("cosines", [np.eye(3), OBLIQUE], ids=["straight", "oblique"])
+def test_series_of_dicom_come_back_as_nifti_and_as_dicom_seg(model, tmp_path, order, cosines):
+    scans = []
+    for flips in EIGHT:
+        name = "".join("xo"[flip] for flip in flips)
+        turned_ZYX = _turned(_intensities(_phantom()), flips, order)
+        geometry = _geometry(flips, order, cosines)
+        write_series(
+            tmp_path / "in" / name,
+            turned_ZYX,
+            spacing_mm=geometry.spacing_mm,
+            direction=geometry.direction,
+            origin_mm=geometry.origin_mm,
+        )
+        scans.append(Case(name=name, images=(tmp_path / "in" / name,), label=None))
+    options = replace(QUICK, dicom_seg=True)
+    files = predict(model, scans, output=tmp_path / "out", file_ending=".nii.gz", options=options)
+    expected_mm = _centers_mm(_phantom(), _geometry((False,) * 3, (0, 1, 2), cosines))
+    for scan, file in zip(scans, files, strict=True):
+        found_ZYX, geometry = read_label_map(file)
+        _assert_same_grid(geometry, read_geometry(scan.images[0]), relative=FLOAT32)
+        np.testing.assert_allclose(_centers_mm(found_ZYX, geometry), expected_mm, atol=0.5)
+        dicom_seg = tmp_path / "out" / f"{scan.name}.dcm"
+        num_voxels = assert_same_voxels(file, dicom_seg, model.labels.foreground)
+        assert num_voxels > 0.8 * np.count_nonzero(_phantom())
+        assert_planes_refer_to_their_slices(dicom_seg, scan.images[0])

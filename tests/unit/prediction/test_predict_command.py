@@ -2,12 +2,16 @@
 
 import os
 import shutil
+import sys
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_series import write_series
 from phantoms import blobs, intensities
+from read_dicom_seg import assert_same_voxels
 
+from sparseunet.artifacts import read_json
 from sparseunet.cli.main import main
 from sparseunet.cli.runs import default_folds, find_run, find_runs
 from sparseunet.data.geometry import Geometry
@@ -43,6 +47,16 @@ def scans(tmp_path):
         voxels_ZYX = intensities(blobs(geometry.shape, seed=number), seed=number)
         write_image(tmp_path / "in" / f"scan{number}_0000.nii.gz", voxels_ZYX, geometry)
     return tmp_path / "in"
+
+
+@pytest.fixture
+def series(tmp_path):
+    """A folder of two scans as DICOM."""
+    for number in range(2):
+        voxels_ZYX = intensities(blobs((9, 20, 21), seed=number), seed=number)
+        folder = tmp_path / "dicom" / f"patient{number}"
+        write_series(folder, voxels_ZYX, spacing_mm=(2.0, 1.0, 1.0))
+    return tmp_path / "dicom"
 
 
 def _predict(tmp_path, *words):
@@ -184,21 +198,101 @@ def test_a_broken_scan_among_good_ones_is_named_and_the_exit_code_says_whose_fau
     assert (tmp_path / "out" / "scan1.nii.gz").is_file()
 
 
-def test_folders_of_dicom_are_scans_named_like_the_folders(trained, tmp_path, capsys):
-    for number in range(2):
-        voxels_ZYX = intensities(blobs((9, 20, 21), seed=number), seed=number)
-        folder = tmp_path / "dicom" / f"patient{number}"
-        write_series(folder, voxels_ZYX, spacing_mm=(2.0, 1.0, 1.0))
+def test_folders_of_dicom_are_scans_named_like_the_folders(trained, series, tmp_path, capsys):
     words = ["-o", tmp_path / "out", "-d", 4, "-c", "2d", *FAST]
-    assert _predict(tmp_path, "-i", tmp_path / "dicom", *words) == 0
+    assert _predict(tmp_path, "-i", series, *words) == 0
     files = sorted(path.name for path in (tmp_path / "out").glob("patient*"))
     assert files == ["patient0.nii.gz", "patient1.nii.gz"]
-    one = tmp_path / "dicom" / "patient1"
+    one = series / "patient1"
     assert _predict(tmp_path, "-i", one, *words, "--continue-prediction") == 0
     capsys.readouterr()
-    write_series(one, voxels_ZYX, spacing_mm=(2.0, 1.0, 1.0), name="other", number=2)
+    write_series(one, np.zeros((9, 20, 21)), spacing_mm=(2.0, 1.0, 1.0), name="other", number=2)
     assert _predict(tmp_path, "-i", one, *words, "--overwrite") == 2
     assert "2 DICOM series: 'phantom' (9 files" in capsys.readouterr().err
+
+
+def test_a_dicom_seg_lies_beside_every_segmentation_and_is_made_up_for_where_missing(
+    trained, series, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    words = ["-i", series, "-o", out, "-d", 4, "-c", "2d", *FAST]
+    assert _predict(tmp_path, *words) == 0
+    assert not list(out.glob("*.dcm"))
+    assert _predict(tmp_path, *words, "--dicom-seg", "--continue-prediction") == 0
+    names = [path.name for path in sorted(out.glob("patient*"))]
+    assert names == ["patient0.dcm", "patient0.nii.gz", "patient1.dcm", "patient1.nii.gz"]
+    classes = {"anterior": (1,), "posterior": (2,)}
+    for name in ("patient0", "patient1"):
+        assert assert_same_voxels(out / f"{name}.nii.gz", out / f"{name}.dcm", classes)
+    before = (out / "patient0.dcm").read_bytes()
+    assert _predict(tmp_path, *words, "--dicom_seg", "--overwrite") == 0
+    assert (out / "patient0.dcm").read_bytes() == before
+    (out / "patient0.nii.gz").unlink()
+    (out / "patient1.nii.gz").unlink()
+    capsys.readouterr()
+    assert _predict(tmp_path, *words, "--dicom-seg") == 2
+    assert "patient0.dcm, patient1.dcm already" in capsys.readouterr().err
+
+
+def test_a_dicom_seg_names_the_weights_that_made_it(trained, series, tmp_path):
+    out = tmp_path / "out"
+    words = ["-i", series / "patient0", "-o", out, "-d", 4, "-c", "2d", *FAST]
+    assert _predict(tmp_path, *words, "--dicom-seg") == 0
+    (segment, _) = pydicom.dcmread(out / "patient0.dcm").SegmentSequence
+    (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+    made_by = read_json(out / "prediction.json")
+    assert algorithm.AlgorithmVersion == made_by["sparseunet"]
+    sha256 = made_by["weights"][0]["sha256"]
+    expected = f"run=other,configuration=2d,weights_sha256={sha256}"
+    assert algorithm.AlgorithmParameters == expected
+
+
+def test_regions_are_overlapping_segments(write_run, series, tmp_path):
+    regions = {"background": 0, "whole": [1, 2], "posterior": 2}
+    run = write_run(tmp_path / "regions", labels=regions)
+    out = tmp_path / "out"
+    words = ["-i", series / "patient0", "-o", out, "-m", run, *FAST, "--dicom-seg"]
+    assert _predict(tmp_path, *words) == 0
+    files = (out / "patient0.nii.gz", out / "patient0.dcm")
+    assert assert_same_voxels(*files, {"whole": (1, 2), "posterior": (2,)})
+
+
+def test_a_dicom_seg_of_what_is_no_dicom_is_refused(trained, scans, series, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["-o", out, "-d", 4, "-c", "2d", *FAST, "--dicom-seg"]
+    assert _predict(tmp_path, "-i", series, scans, *words) == 2
+    assert "these scans are none: scan0, scan1" in capsys.readouterr().err
+    assert not out.exists()
+    words[1] = series / "patient0"
+    assert _predict(tmp_path, "-i", series / "patient0", *words) == 2
+    assert "choose another output folder" in capsys.readouterr().err
+
+
+def test_without_the_package_a_dicom_seg_is_refused_before_anything_is_predicted(
+    trained, series, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    words = ["-i", series, "-o", tmp_path / "out", "-d", 4, "-c", "2d", *FAST, "--dicom-seg"]
+    assert _predict(tmp_path, *words) == 2
+    assert 'pip install "sparseunet[dicom]"' in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_series_that_no_dicom_seg_can_refer_to_is_named_and_the_others_are_written(
+    trained, series, tmp_path, capsys
+):
+    for file in (series / "patient0").iterdir():
+        dataset = pydicom.dcmread(file)
+        del dataset.FrameOfReferenceUID
+        dataset.save_as(file)
+    out = tmp_path / "out"
+    words = ["-i", series, "-o", out, "-d", 4, "-c", "2d", *FAST, "--dicom-seg"]
+    assert _predict(tmp_path, *words) == 2
+    said = capsys.readouterr().err
+    assert "patient0: " in said
+    assert "Frame Of Reference UID" in said
+    names = [path.name for path in sorted(out.glob("patient*"))]
+    assert names == ["patient1.dcm", "patient1.nii.gz"]
 
 
 def test_probabilities_and_uncertainty_lie_beside_the_segmentations(trained, scans, tmp_path):
