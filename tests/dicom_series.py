@@ -1,5 +1,6 @@
 """DICOM series with known voxels, as a scanner's export would hold them."""
 
+import locale
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def write_series(
     orientation = "\\".join(f"{value:.9g}" for value in [*cosines[:, 0], *cosines[:, 1]])
     writer = SimpleITK.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
+    before = locale.setlocale(locale.LC_CTYPE)
     for index in range(len(voxels_ZYX)):
         plane = volume[:, :, index]
         position = volume.TransformIndexToPhysicalPoint((0, 0, index))
@@ -49,3 +51,5 @@ def write_series(
         shuffled = (index * 5 + 3) % len(voxels_ZYX)
         writer.SetFileName(str(folder / f"{name}_{shuffled:03d}_{index:03d}.dcm"))
         writer.Execute(plane)
+    # ITK's DICOM writer leaves the whole process in the C locale, where text is ASCII.
+    locale.setlocale(locale.LC_CTYPE, before)
