@@ -67,19 +67,21 @@ def confidence(
         step_mm: Distance of neighbouring slices.
         method: Key of `TABLES`; methods without a table of their own get that of `nearest`.
     """
-    scale = np.float32(_STEPS_PER_RATIO / (gap.distance(index) * step_mm))
-    steps = np.minimum(margin_mm * scale, _STEPS_PER_RATIO * RATIOS[-1]).astype(np.int32)
-    background, foreground = _lookup(method, len(gap.ends) == 2)
-    return np.where(labels > 0, foreground[steps], background[steps])
+    steps = margin_mm * np.float32(_STEPS_PER_RATIO / (gap.distance(index) * step_mm))
+    table = _lookup(method, len(gap.ends) == 2)
+    np.minimum(steps, table.size // 2 - 1, out=steps)
+    at = steps.astype(np.intp)
+    at += (labels > 0) * np.intp(table.size // 2)
+    return table.take(at, mode="clip")
 
 
 @lru_cache
-def _lookup(method: str, is_between: bool) -> tuple[np.ndarray, np.ndarray]:  # noqa: FBT001
-    """Return the tables at finer steps, because interpolating each pixel by itself is slow."""
-    table = TABLES.get(method, TABLES["nearest"])
+def _lookup(method: str, is_between: bool) -> np.ndarray:  # noqa: FBT001
+    """Return the tables of background and foreground at finer steps, one behind the other.
+
+    Interpolating each pixel by itself is slow.
+    """
+    tables = TABLES.get(method, TABLES["nearest"])
     ratios = (np.arange(_STEPS_PER_RATIO * int(RATIOS[-1]) + 1) + 0.5) / _STEPS_PER_RATIO
-    background, foreground = (
-        np.interp(ratios, RATIOS, table[is_between, is_foreground]).astype(np.float32)
-        for is_foreground in (False, True)
-    )
-    return background, foreground
+    fine = [np.interp(ratios, RATIOS, tables[is_between, foreground]) for foreground in (0, 1)]
+    return np.concatenate(fine).astype(np.float32)

@@ -74,7 +74,8 @@ def interpolate_fused(
         classifier = _learn(samples, seed=request.seed)
     scan = _Scan(image, annotation, request.axis)
     filling = Filling(annotation, request.axis)
-    for item in blend_gaps(image, annotation, request, num_knots=_NUM_KNOTS):
+    for blended in blend_gaps(image, annotation, request, num_knots=_NUM_KNOTS):
+        item = blended.whole(scan.shape)
         labels = item.labels.copy()
         reliable = confidence(
             labels,
@@ -100,6 +101,7 @@ class _Scan:
     def __init__(self, image: Image, annotation: Annotation, axis: int) -> None:
         self.step_mm = image.geometry.spacing_mm[axis]
         self._labels_KYX = np.moveaxis(annotation.labels_ZYX, axis, 0)
+        self.shape = self._labels_KYX.shape[1:]
         self._voxels_KCYX = np.moveaxis(image.voxels_CZYX, axis + 1, 0)
         spread = image.voxels_CZYX.std(axis=(1, 2, 3), dtype=np.float64)
         self._spread_C = np.maximum(spread, np.finfo(np.float32).tiny)
@@ -213,7 +215,8 @@ def _samples(image: Image, annotation: Annotation, *, axis: int, seed: int) -> I
         thinned = hide_some(annotation, complete, kept, axis)
         scan = _Scan(image, thinned, axis)
         request = InterpolationRequest(axis=axis)
-        for item in blend_gaps(image, thinned, request, num_knots=_NUM_KNOTS):
+        for blended in blend_gaps(image, thinned, request, num_knots=_NUM_KNOTS):
+            item = blended.whole(scan.shape)
             truth = truth_KYX[item.index]
             known = (truth == item.labels) | (truth == item.rivals)
             rows, columns = np.nonzero(scan.doubtful(item) & known)

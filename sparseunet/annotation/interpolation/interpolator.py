@@ -29,6 +29,8 @@ class InterpolationRequest:
     """How long a method may train; None for the method's own default."""
     device: str = "cpu"
     """Where a method trains and works: cpu, cuda or mps."""
+    num_threads: int = 1
+    """For methods that can use several; the result does not depend on it."""
     cache: Path | None = None
     """Folder that keeps what was trained, by content hash; None keeps nothing."""
 

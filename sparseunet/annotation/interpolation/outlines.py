@@ -1,6 +1,6 @@
 """Signed distances to the outlines of classes in annotated slices."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,26 +91,44 @@ def signed_distance(inside: np.ndarray, spacing_mm: tuple[float, float]) -> np.n
     beyond = float(np.hypot(*((np.array(inside.shape) + 1) * spacing_mm)))
     if inside.all() or not inside.any():
         return np.full(inside.shape, beyond if inside.any() else -beyond, np.float32)
-    distance = ndimage.distance_transform_edt(inside, sampling=spacing_mm).astype(np.float32)
-    distance -= ndimage.distance_transform_edt(~inside, sampling=spacing_mm)
+    distance = ndimage.distance_transform_edt(~inside, sampling=spacing_mm).astype(np.float32)
+    np.negative(distance, out=distance)
+    (around,) = ndimage.find_objects(inside.view(np.uint8))
+    box = _around([around], [1, 1], inside.shape)
+    distance[box] += ndimage.distance_transform_edt(inside[box], sampling=spacing_mm)
     return distance
 
 
 def distance_to_other_label(labels: np.ndarray, spacing_mm: tuple[float, float]) -> np.ndarray:
     """Return for each pixel of one slice how far the nearest one with another label is, float32."""
     distance_mm = np.zeros(labels.shape, np.float32)
-    for value in np.unique(labels):
-        inside = labels == value
-        distance_mm[inside] = signed_distance(inside, spacing_mm)[inside]
+    boxes = enumerate(ndimage.find_objects(labels), start=1)
+    objects = {value: _around([box], [1, 1], labels.shape) for value, box in boxes if box}
+    for value, box in {0: (slice(None), slice(None)), **objects}.items():
+        inside = labels[box] == value
+        if inside.all():
+            return signed_distance(inside, spacing_mm)
+        if inside.any():
+            # What lies outside its own object is 0 here.
+            distance_mm[box] += ndimage.distance_transform_edt(inside, sampling=spacing_mm)
     return distance_mm
+
+
+def union(boxes: Iterable[Box]) -> Box:
+    """Return the smallest box around some; an empty one around none."""
+    rows, columns = zip(*boxes, strict=True) if (boxes := list(boxes)) else ((), ())
+    return _hull(rows), _hull(columns)
+
+
+def _hull(parts: Sequence[slice]) -> slice:
+    return slice(
+        min((part.start for part in parts), default=0), max((part.stop for part in parts), default=0)
+    )
 
 
 def _around(boxes: list[Box], rim: list[int], shape: tuple[int, ...]) -> Box:
     rows, columns = (
-        slice(
-            max(0, min(box[axis].start for box in boxes) - rim[axis]),
-            min(shape[axis], max(box[axis].stop for box in boxes) + rim[axis]),
-        )
-        for axis in range(2)
+        slice(max(0, part.start - margin), min(size, part.stop + margin))
+        for part, margin, size in zip(union(boxes), rim, shape, strict=True)
     )
     return rows, columns
