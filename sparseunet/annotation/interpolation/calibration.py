@@ -19,7 +19,9 @@ from sparseunet.data.image import Image
 KINDS = ("beyond, background", "beyond, object", "between, background", "between, object")
 """Labels are corrected by themselves between two annotated slices and beyond the last, as
 background and as an object."""
-_EDGES = np.array((0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0.985, 0.995))
+_EDGES = np.array(
+    (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0.985, 0.995)
+)
 _PRIOR_VOXELS = 100
 """So many voxels speak for the tables in every bin, which decides where nothing was hidden."""
 _LEAST_SLICES = 10

@@ -82,7 +82,8 @@ def interpolate_fused(
             item.margin_mm,
             gap=item.gap,
             index=item.index,
-            step_mm=scan.step_mm,
+            spacing_mm=image.geometry.spacing_mm,
+            axis=request.axis,
             method="spline",
         )
         doubtful = scan.doubtful(item)

@@ -197,7 +197,8 @@ class _Part:
                 end: np.isin(values[1:], labels) for end, labels in zip(gap.ends, ends, strict=True)
             },
             pixels_mm=(rows_mm, columns_mm),
-            step_mm=spacing_mm[axis],
+            spacing_mm=spacing_mm,
+            axis=axis,
             shape=ends[0].shape,
         )
         distances = {end: part.distances(labels_KYX[end][box])[1:] for end in gap.ends}

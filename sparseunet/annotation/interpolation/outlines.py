@@ -122,7 +122,8 @@ def union(boxes: Iterable[Box]) -> Box:
 
 def _hull(parts: Sequence[slice]) -> slice:
     return slice(
-        min((part.start for part in parts), default=0), max((part.stop for part in parts), default=0)
+        min((part.start for part in parts), default=0),
+        max((part.stop for part in parts), default=0),
     )
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
@@ -103,9 +104,7 @@ def blend_gaps(
     yield from _blender(gaps, image, annotation, request.axis).blend(gaps, num_knots)
 
 
-def _blender(
-    gaps: Sequence[Gap], image: Image, annotation: Annotation, axis: int
-) -> "_Blender":
+def _blender(gaps: Sequence[Gap], image: Image, annotation: Annotation, axis: int) -> "_Blender":
     """Return what blends some or all of these gaps."""
     spacing_mm = image.geometry.spacing_mm
     return _Blender(
@@ -124,15 +123,22 @@ def _interpolate(
     num_knots: int,
     method: str,
 ) -> Annotation:
-    axis, step_mm = request.axis, image.geometry.spacing_mm[request.axis]
-    gaps = find_gaps(annotation, image.geometry.spacing_mm, request)
+    axis, spacing_mm = request.axis, image.geometry.spacing_mm
+    gaps = find_gaps(annotation, spacing_mm, request)
     filling = Filling(annotation, axis)
 
     def fill(some: Sequence[Gap]) -> None:
         for item in _blender(gaps, image, annotation, axis).blend(some, num_knots):
-            place = {"gap": item.gap, "index": item.index, "step_mm": step_mm, "method": method}
-            reliable = confidence(item.labels, item.margin_mm, **place)
-            certain = confidence(_BACKGROUND, _FAR, **place)
+            state = partial(
+                confidence,
+                gap=item.gap,
+                index=item.index,
+                spacing_mm=spacing_mm,
+                axis=axis,
+                method=method,
+            )
+            reliable = state(item.labels, item.margin_mm)
+            certain = state(_BACKGROUND, _FAR)
             filling.fill_slice(
                 item.index, item.labels, reliable, box=item.box, beyond=certain.item()
             )
@@ -372,7 +378,9 @@ def _reaching(array: np.ndarray, first: int, axis: int) -> np.ndarray:
     """Return the rows or columns from `first` on, one more than there are."""
     size = array.shape[axis]
     before, after = min(max(-first, 0), size + 1), min(max(first + 1, 0), size + 1)
-    reaching = np.empty([length + (at == axis) for at, length in enumerate(array.shape)], np.float32)
+    reaching = np.empty(
+        [length + (at == axis) for at, length in enumerate(array.shape)], np.float32
+    )
     along = (slice(None),) * axis
     inner = array[(*along, slice(max(first, 0), size - max(-first - 1, 0)))]
     reaching[(*along, slice(before, size + 1 - after))] = inner
