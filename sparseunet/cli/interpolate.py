@@ -21,7 +21,6 @@ from sparseunet.errors import RequestError
 from sparseunet.workspace import ANNOTATION_JSON, DATASET_JSON, INTERPOLATION_JSON, Workspace
 
 if TYPE_CHECKING:
-    from sparseunet.annotation.interpolation.calibration import Calibration
     from sparseunet.annotation.interpolation.fill_dataset import FilledCase, InterpolationOptions
     from sparseunet.annotation.interpolation.verdict import Verdict
     from sparseunet.data.dataset import Dataset
@@ -84,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the new dataset and say what was filled."""
+    from sparseunet.annotation.interpolation.fill_dataset import fill_dataset
     from sparseunet.annotation.new_dataset import appearing_folder, link_folder, link_images
     from sparseunet.artifacts import write_json
     from sparseunet.data.load import load_dataset
@@ -101,7 +101,9 @@ def run(arguments: argparse.Namespace) -> int:
         link_images(dataset.cases, new / "imagesTr", file_ending=dataset.file_ending)
         for name in ("imagesTs", "labelsTs"):
             link_folder(dataset.folder / name, new / name)
-        _, cases, calibration = _calibrate_and_fill(dataset, options, new, arguments.num_workers)
+        _, cases = fill_dataset(
+            dataset, options=options, folder=new, num_workers=arguments.num_workers
+        )
         _copy(dataset.folder / ANNOTATION_JSON, new)
         described = {key: item for key, item in dataset.description.items() if key != "dataset"}
         write_json(new / DATASET_JSON, described)
@@ -116,7 +118,6 @@ def run(arguments: argparse.Namespace) -> int:
                 "seed": options.seed,
             },
             "cases": cases,
-            "calibration": calibration,
             "verdict": verdict,
         }
         write_json(new / INTERPOLATION_JSON, content)
@@ -150,7 +151,10 @@ def fill_labels(
     Raises:
         RequestError: As `fill_dataset`.
     """
-    from sparseunet.annotation.interpolation.fill_dataset import InterpolationOptions
+    from sparseunet.annotation.interpolation.fill_dataset import (
+        InterpolationOptions,
+        fill_dataset,
+    )
 
     folder = workspace.interpolated_labels(dataset.name)
     options = InterpolationOptions(method=method, device=_device(method, AUTO), cache=folder)
@@ -160,27 +164,9 @@ def fill_labels(
             print(f"{dataset.name}: preprocessed with the annotated slices only")
             return None
         options = follow(verdict, options, dataset)
-    filled, cases, _ = _calibrate_and_fill(dataset, options, folder, num_workers)
+    filled, cases = fill_dataset(dataset, options=options, folder=folder, num_workers=num_workers)
     print(f"{dataset.name}: {describe(cases, options)}")
     return FilledLabels(dataset=filled, only_3d=method == AUTO)
-
-
-def _calibrate_and_fill(
-    dataset: "Dataset", options: "InterpolationOptions", folder: Path, num_workers: int
-) -> "tuple[Dataset, tuple[FilledCase, ...], Calibration | None]":
-    from sparseunet.annotation.interpolation.fill_dataset import calibrate_dataset, fill_dataset
-
-    calibration = calibrate_dataset(dataset, options=options, num_workers=num_workers)
-    if calibration is None:
-        print(f"{dataset.name}: too few annotated slices to hide; confidence is as on other data")
-    filled, cases = fill_dataset(
-        dataset,
-        options=options,
-        folder=folder,
-        num_workers=num_workers,
-        calibration=calibration,
-    )
-    return filled, cases, calibration
 
 
 def _device(method: str, asked_for: str) -> str:

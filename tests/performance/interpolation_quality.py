@@ -20,7 +20,6 @@ import numpy as np
 from sparseunet.annotation.allocation import count_for_density
 from sparseunet.annotation.interpolation.fill_dataset import (
     InterpolationOptions,
-    calibrate_dataset,
     fill_dataset,
     judge_dataset,
 )
@@ -101,30 +100,10 @@ def tables(
     sets: Sequence[Dense], methods: Sequence[str], densities: Sequence[float], num_workers: int
 ) -> Iterator[str]:
     """Yield the lines of all tables."""
-    pairs: list[tuple[float, float, bool, bool]] = []
-    right: dict[tuple[str, str, bool], np.ndarray] = {}
     if {"learned", "combined"} & set(methods):
         yield from training_lines(sets)
-    yield "## Every fifth slice: Dice of the missing slices, mean ± sd over cases\n"
-    yield "Second: gaps with the class at both ends only.\n"
-    yield "| dataset | axis | " + " | ".join(methods) + " |"
-    yield "| --- | --- |" + " --- |" * len(methods)
-    for dense in sets:
-        for axis in dense.axes:
-            cells = []
-            for method in methods:
-                filled = fill(dense, axis, fifth, method, num_workers)
-                scores = np.array([fifth_slice_dice(*item, axis) for item in filled])
-                for is_calibrated in (False, True):
-                    if is_calibrated:
-                        filled = fill(dense, axis, fifth, method, num_workers, is_calibrated=True)
-                    key = (f"{dense.name} {'zyx'[axis]}", method, is_calibrated)
-                    right[key] = sum(calibration(*item) for item in filled)
-                mean, deviation = np.nanmean(scores, axis=0), np.nanstd(scores, axis=0)
-                cells.append(f"{mean[0]:.3f} ± {deviation[0]:.3f}, {mean[1]:.3f}")
-            yield f"| {dense.name} | {'zyx'[axis]} | " + " | ".join(cells) + " |"
-    yield "\n## Confidence against the share that is right, every fifth slice\n"
-    yield from calibration_lines(right)
+    yield from fifth_slice_lines(sets, methods, num_workers)
+    pairs: list[tuple[float, float, bool, bool]] = []
     yield "\n## IoU of densified against dense labels (Z25 table 5), mean ± sd over cases\n"
     yield "| dataset | axis | method | " + " | ".join(f"{rho:g}" for rho in densities) + " |"
     yield "| --- | --- | --- |" + " --- |" * len(densities)
@@ -146,6 +125,30 @@ def tables(
         yield from estimate_lines(pairs)
 
 
+def fifth_slice_lines(
+    sets: Sequence[Dense], methods: Sequence[str], num_workers: int
+) -> Iterator[str]:
+    """Yield Dice and calibration with every fifth slice annotated."""
+    right: dict[tuple[str, str], np.ndarray] = {}
+    yield "## Every fifth slice: Dice of the missing slices, mean ± sd over cases\n"
+    yield "Second: gaps with the class at both ends only.\n"
+    yield "| dataset | axis | " + " | ".join(methods) + " |"
+    yield "| --- | --- |" + " --- |" * len(methods)
+    for dense in sets:
+        for axis in dense.axes:
+            cells = []
+            for method in methods:
+                filled = fill(dense, axis, lambda size: range(0, size, 5), method, num_workers)
+                scores = np.array([fifth_slice_dice(*item, axis) for item in filled])
+                key = (f"{dense.name} {'zyx'[axis]}", method)
+                right[key] = sum(calibration(*item) for item in filled)
+                mean, deviation = np.nanmean(scores, axis=0), np.nanstd(scores, axis=0)
+                cells.append(f"{mean[0]:.3f} ± {deviation[0]:.3f}, {mean[1]:.3f}")
+            yield f"| {dense.name} | {'zyx'[axis]} | " + " | ".join(cells) + " |"
+    yield "\n## Confidence against the share that is right, every fifth slice\n"
+    yield from calibration_lines(right)
+
+
 def training_lines(sets: Sequence[Dense]) -> Iterator[str]:
     """Train the networks of learned propagation and yield how long that took."""
     from sparseunet.annotation.interpolation.propagation_scans import trained_network
@@ -159,11 +162,6 @@ def training_lines(sets: Sequence[Dense]) -> Iterator[str]:
             seconds = time.perf_counter() - start
             yield f"- trained across {'zyx'[axis]} of {dense.name} in {seconds:.0f} s"
     yield ""
-
-
-def fifth(size: int) -> Sequence[int]:
-    """Return every fifth slice."""
-    return range(0, size, 5)
 
 
 def fixed(rho: float) -> Choose:
@@ -192,22 +190,13 @@ def fill(
     choose: Choose,
     method: str,
     num_workers: int,
-    *,
-    is_calibrated: bool = False,
 ) -> list[tuple[np.ndarray, Annotation]]:
     """Return dense labels and filled annotation of every case."""
     with tempfile.TemporaryDirectory() as folder:
         sparse = sparse_copy(dense, axis, choose, Path(folder))
         options = InterpolationOptions(method=method, axis=axis, cache=dense.cache)
-        calibration = None
-        if is_calibrated:
-            calibration = calibrate_dataset(sparse, options=options, num_workers=num_workers)
         filled, _ = fill_dataset(
-            sparse,
-            options=options,
-            folder=Path(folder) / "filled",
-            num_workers=num_workers,
-            calibration=calibration,
+            sparse, options=options, folder=Path(folder) / "filled", num_workers=num_workers
         )
         return [
             (read_label_map(real.label)[0], read_case_annotation(case, filled.labels)[0])
@@ -246,22 +235,18 @@ def calibration(real: np.ndarray, guess: Annotation) -> np.ndarray:
     )
 
 
-def calibration_lines(right: dict[tuple[str, str, bool], np.ndarray]) -> Iterator[str]:
+def calibration_lines(right: dict[tuple[str, str], np.ndarray]) -> Iterator[str]:
     """Yield mean confidence and share that is right per bin, and the expected calibration error."""
     bins = " | ".join(f"{low:g} and up" for low in CONFIDENCES[:-1])
-    yield f"| dataset | method | calibrated | error | {bins} |"
-    yield "| --- | --- | --- | --- |" + " --- |" * (len(CONFIDENCES) - 1)
-    for (name, method, is_calibrated), sums in right.items():
+    yield f"| dataset | method | error | {bins} |"
+    yield "| --- | --- | --- |" + " --- |" * (len(CONFIDENCES) - 1)
+    for (name, method), sums in right.items():
         cells = [
             f"{confidence / count:.3f}: {correct / count:.3f}" if count else "–"
             for count, confidence, correct in sums[:-1]
         ]
         error = np.abs(sums[:, 1] - sums[:, 2]).sum() / sums[:, 0].sum()
-        yield (
-            f"| {name} | {method} | {'yes' if is_calibrated else 'no'} | {error:.4f} | "
-            + " | ".join(cells)
-            + " |"
-        )
+        yield f"| {name} | {method} | {error:.4f} | " + " | ".join(cells) + " |"
 
 
 def mean_iou(real: np.ndarray, guess: np.ndarray) -> float:

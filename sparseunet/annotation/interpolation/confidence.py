@@ -67,7 +67,8 @@ def confidence(
     """Return the share of such voxels that is right, float32 in [0, 1].
 
     What decides is how far inside its class a voxel is, in relation to how far away the nearest
-    annotated slice is, and to how steady outlines are drawn (`JITTER_PIXELS`); then whether there is one on either side, and whether it is background.
+    annotated slice is, `JITTER_PIXELS` added; then whether there is one on either side, and whether
+    it is background.
 
     Args:
         labels: The slice as it was filled.
@@ -97,5 +98,5 @@ def _lookup(method: str, is_between: bool) -> np.ndarray:  # noqa: FBT001
     """
     tables = TABLES.get(method, TABLES["nearest"])
     ratios = (np.arange(_STEPS_PER_RATIO * int(RATIOS[-1]) + 1) + 0.5) / _STEPS_PER_RATIO
-    fine = [np.interp(ratios, RATIOS, tables[is_between, foreground]) for foreground in (0, 1)]
+    fine = [np.interp(ratios, RATIOS, tables[is_between, is_object]) for is_object in (False, True)]
     return np.concatenate(fine).astype(np.float32)

@@ -10,12 +10,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from sparseunet.annotation.interpolation import load_interpolator
-from sparseunet.annotation.interpolation.calibration import (
-    Calibration,
-    HiddenVoxels,
-    calibrate,
-    compare_confidence,
-)
 from sparseunet.annotation.interpolation.gaps import complete_slices, find_gaps
 from sparseunet.annotation.interpolation.interpolator import InterpolationRequest
 from sparseunet.annotation.interpolation.quality import (
@@ -39,8 +33,6 @@ from sparseunet.workspace import CONFIDENCE, PROVENANCE
 Result = TypeVar("Result")
 FROM_LABELS = ("nearest", "shape", "spline", "morphological")
 """Methods that do not look at intensities, so that images need not be read."""
-FROM_IMAGES = ("learned", "combined")
-"""Methods that train without labels, so that hidden slices need not be kept from them."""
 JUDGED = ("nearest", "shape", "spline", "fused")
 """Methods that `auto` chooses from: those that train within seconds and need no package."""
 JUDGED_CASES = 40
@@ -85,7 +77,6 @@ def fill_dataset(
     options: InterpolationOptions,
     folder: Path,
     num_workers: int,
-    calibration: Calibration | None = None,
 ) -> tuple[Dataset, tuple[FilledCase, ...]]:
     """Write `labelsTr`, `provenanceTr` and `confidenceTr` with the gaps of every case filled.
 
@@ -95,8 +86,6 @@ def fill_dataset(
         folder: Gets the three folders.
         num_workers: Cases in memory at the same time, one per process; methods that train work on
             one after the other.
-        calibration: Of the method in this dataset, from `calibrate_dataset`; None leaves confidence
-            as the method states it.
 
     Returns:
         The dataset with the new files in place of its labels, and what was done to each case that
@@ -107,7 +96,12 @@ def fill_dataset(
             label, or nothing in it can be filled.
         DatasetError: Every problem of every case that failed.
     """
-    _check(dataset, options.method)
+    load_interpolator(options.method)
+    if dataset.labels.ignore is None:
+        raise RequestError(
+            f"{dataset.name} declares no ignore label, so all of its labels count as drawn and "
+            'there is nothing to fill; declare "ignore" in labels of dataset.json.'
+        )
     labelled = [case for case in dataset.cases if case.label is not None]
     work = partial(
         _fill_case,
@@ -115,7 +109,6 @@ def fill_dataset(
         options=options,
         scans=() if options.method in FROM_LABELS else dataset.cases,
         num_threads=max(1, num_workers // max(1, len(labelled))),
-        calibration=calibration,
         folder=folder,
         file_ending=dataset.file_ending,
     )
@@ -133,30 +126,6 @@ def fill_dataset(
         for case in dataset.cases
     )
     return replace(dataset, cases=cases), tuple(filled)
-
-
-def calibrate_dataset(
-    dataset: Dataset, *, options: InterpolationOptions, num_workers: int
-) -> Calibration | None:
-    """Hide annotated slices to learn what the confidence of a method means in this dataset.
-
-    Args:
-        dataset: Up to `JUDGED_CASES` of its cases are looked at.
-        options: Method and axis.
-        num_workers: As in `fill_dataset`.
-
-    Returns:
-        None if too few slices can be hidden.
-
-    Raises:
-        RequestError, DatasetError: As `fill_dataset`.
-    """
-    _check(dataset, options.method)
-    labelled = _spread(dataset)
-    work = partial(_compare_case, dataset=dataset, options=options, looked_at=labelled)
-    workers = num_workers if options.method in FROM_LABELS else 1
-    found = _run(work, labelled, num_workers=workers, label="calibrate confidence")
-    return calibrate(options.method, [item for item in found if item is not None])
 
 
 def judge_dataset(
@@ -211,15 +180,6 @@ class _JudgedCase:
     density: float
 
 
-def _check(dataset: Dataset, method: str) -> None:
-    load_interpolator(method)
-    if dataset.labels.ignore is None:
-        raise RequestError(
-            f"{dataset.name} declares no ignore label, so all of its labels count as drawn and "
-            'there is nothing to fill; declare "ignore" in labels of dataset.json.'
-        )
-
-
 def _spread(dataset: Dataset) -> tuple[Case, ...]:
     """Return up to `JUDGED_CASES` labelled cases."""
     labelled = [case for case in dataset.cases if case.label is not None]
@@ -229,20 +189,6 @@ def _spread(dataset: Dataset) -> tuple[Case, ...]:
 def _other_half(case: Case, cases: tuple[Case, ...]) -> tuple[Case, ...]:
     """Return cases to learn from whose labels say nothing about the hidden slices of `case`."""
     return cases[(cases.index(case) + 1) % 2 :: 2]
-
-
-def _compare_case(
-    case: Case, *, dataset: Dataset, options: InterpolationOptions, looked_at: tuple[Case, ...]
-) -> HiddenVoxels | None:
-    annotation, geometry = read_case_annotation(case, dataset.labels)
-    axis = choose_axis(annotation) if options.axis is None else options.axis
-    if axis is None:
-        return None
-    from_labels = options.method not in FROM_IMAGES
-    scans = _other_half(case, looked_at) if from_labels else dataset.cases
-    request = _request(axis, options, scans, dataset.labels)
-    image = _image(case, geometry, needed=options.method not in FROM_LABELS)
-    return compare_confidence(image, annotation, method=options.method, request=request)
 
 
 def _judge_case(
@@ -282,7 +228,6 @@ def _fill_case(
     options: InterpolationOptions,
     scans: tuple[Case, ...],
     num_threads: int,
-    calibration: Calibration | None,
     folder: Path,
     file_ending: str,
 ) -> FilledCase:
@@ -290,11 +235,19 @@ def _fill_case(
     axis = choose_axis(annotation) if options.axis is None else options.axis
     filled = annotation
     if axis is not None:
-        request = replace(_request(axis, options, scans, labels), num_threads=num_threads)
+        request = InterpolationRequest(
+            axis=axis,
+            until_gap_mm=options.until_gap_mm,
+            seed=options.seed,
+            scans=scans,
+            labels=labels,
+            time_budget_s=options.time_budget_s,
+            device=options.device,
+            num_threads=num_threads,
+            cache=options.cache,
+        )
         image = _image(case, geometry, needed=options.method not in FROM_LABELS)
         filled = load_interpolator(options.method)(image, annotation, request=request)
-        if calibration is not None and filled.confidence_ZYX is not None:
-            filled = calibration.apply(annotation, filled, axis)
     files = _with_new_files(case, folder, file_ending)
     assert files.label is not None
     assert files.provenance is not None
@@ -302,21 +255,6 @@ def _fill_case(
     write_label_map(files.label, filled.to_label_map(ignore=labels.ignore), geometry)
     write_provenance(filled, geometry, provenance=files.provenance, confidence=files.confidence)
     return _describe(case, annotation, filled, axis)
-
-
-def _request(
-    axis: int, options: InterpolationOptions, scans: tuple[Case, ...], labels: LabelSchema
-) -> InterpolationRequest:
-    return InterpolationRequest(
-        axis=axis,
-        until_gap_mm=options.until_gap_mm,
-        seed=options.seed,
-        scans=scans,
-        labels=labels,
-        time_budget_s=options.time_budget_s,
-        device=options.device,
-        cache=options.cache,
-    )
 
 
 def _describe(case: Case, before: Annotation, after: Annotation, axis: int | None) -> FilledCase:

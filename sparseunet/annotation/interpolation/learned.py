@@ -121,7 +121,8 @@ def propagate(
                     margin_mm,
                     gap=gap,
                     index=index,
-                    step_mm=spacing_mm[axis],
+                    spacing_mm=spacing_mm,
+                    axis=axis,
                     method="learned" if prior is None else "combined",
                 ),
             )
@@ -197,8 +198,7 @@ class _Part:
                 end: np.isin(values[1:], labels) for end, labels in zip(gap.ends, ends, strict=True)
             },
             pixels_mm=(rows_mm, columns_mm),
-            spacing_mm=spacing_mm,
-            axis=axis,
+            step_mm=spacing_mm[axis],
             shape=ends[0].shape,
         )
         distances = {end: part.distances(labels_KYX[end][box])[1:] for end in gap.ends}

@@ -222,19 +222,18 @@ class _Blender:
         for value, knots in self._knots.items():
             box = _within(self._outlines.box(value), self._box)
             center = sum(weight * knot.center for weight, knot in zip(weights, knots, strict=True))
-            score = np.float32(0)
+            score = np.zeros(knots[0].distance_mm.shape, np.float32)
             for knot, weight, nearest in zip(knots, weights, nearest_class, strict=True):
                 moved = _moved(knot.distance_mm, center - knot.center)
                 if shrunk_mm:
                     moved = moved - shrunk_mm
-                score = score + np.float32(weight) * moved
+                score += np.float32(weight) * moved
                 np.maximum(nearest[box], moved, out=nearest[box])
             race.enter(value, score, box)
         # Background is what no class covers: its distance is that to the nearest class.
         background = np.zeros(self._covered.shape, np.float32)
         for weight, nearest in zip(weights, nearest_class, strict=True):
-            nearest *= np.float32(weight)
-            background -= nearest
+            background -= np.float32(weight) * nearest
         labels, rivals, margin_mm = race.finish(background, self._covered)
         return BlendedSlice(
             gap=self._gap,

@@ -16,7 +16,7 @@ with dense ones to 0.56 (ATLAS, tables 4 and 5); on MSD hippocampus at 5 %, wher
 over all gaps, they cost 0.05 Dice even where only the narrowest were filled
 (documentation/experiments.md)."""
 PREFERRED, CLEARLY = ("fused", "spline"), 0.05
-"""Methods to take, the first that was looked at, unless another's expected IoU is so much better."""
+"""Methods to take, the first of those looked at, unless another's IoU should be so much better."""
 _SIMILAR = 1.4
 """Gaps that differ by less are one row of the report."""
 _KIND = "interpolation_verdict"
@@ -72,9 +72,9 @@ def judge(
 
     The IoU of a class is taken to fall as exp(-scale · distance ** exponent) with the distance to
     the nearest annotated slice, fitted to the hidden slices, and is so brought to the distances of
-    the real gaps, which are mostly shorter than those that could be tried. Another method than
-    the `PREFERRED` one is taken only if it is clearly better by that. The verdicts follow Z25 §4.2: in 2D
-    interpolated labels helped nowhere; in 3D they helped where too few slices are annotated to
+    the real gaps, which are mostly shorter than those that could be tried. Another method than the
+    `PREFERRED` one is taken only if it is clearly better by that. The verdicts follow Z25 §4.2: in
+    2D interpolated labels helped nowhere; in 3D they helped where too few slices are annotated to
     learn from, and cost accuracy elsewhere.
 
     Args:
