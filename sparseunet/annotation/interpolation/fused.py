@@ -88,8 +88,10 @@ def interpolate_fused(
         )
         doubtful = scan.doubtful(item)
         if classifier is not None and doubtful.any():
-            first_is_right = classifier.predict_proba(scan.features(item, doubtful))[:, 1]
-            swapped = first_is_right < 0.5
+            seen = classifier.predict_proba(scan.features(item, doubtful))[:, 1]
+            swapped = seen < 0.5
+            # What was learned in gaps of twice the width is too sure of itself in the real ones.
+            first_is_right = (seen + reliable[doubtful]) / 2
             labels[doubtful] = np.where(swapped, item.rivals[doubtful], labels[doubtful])
             reliable[doubtful] = np.where(swapped, 1 - first_is_right, first_is_right)
         filling.fill_slice(item.index, labels, reliable)
