@@ -31,6 +31,7 @@ def main() -> None:
     """Print one line per method."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--methods", nargs="+", default=["nearest", "shape", "spline"])
+    parser.add_argument("--num-threads", type=int, default=1)
     arguments = parser.parse_args()
     labels_ZYX = organs()
     geometry = Geometry(shape=SHAPE, spacing_mm=(2.5, 0.8, 0.8))
@@ -46,13 +47,14 @@ def main() -> None:
             time_itk(given.labels_ZYX, labels_ZYX)
             continue
         interpolate = load_interpolator(method)
+        request = InterpolationRequest(axis=0, num_threads=arguments.num_threads)
         start = time.perf_counter()
-        filled = interpolate(image, given, request=InterpolationRequest(axis=0))
+        filled = interpolate(image, given, request=request)
         seconds = time.perf_counter() - start
         right = np.mean(filled.labels_ZYX == labels_ZYX)
         del filled
         tracemalloc.start()
-        filled = interpolate(image, given, request=InterpolationRequest(axis=0))
+        filled = interpolate(image, given, request=request)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         result = sum(

@@ -9,15 +9,15 @@ from sparseunet.annotation.interpolation.gaps import Gap
 RATIOS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 """Where the tables below say how often a label is right: margin over distance, see `confidence`."""
 
-JITTER_PIXELS = {"shape": 1.0, "spline": 1.0}
+JITTER_PIXELS = {"nearest": 1.0, "shape": 1.0, "spline": 1.0}
 """Outlines of neighbouring slices differ by so much even without any distance. Added to the
-distance as squares; the other tables were fitted without."""
+distance as squares. The tables of other methods were fitted without."""
 _STEPS_PER_RATIO = 128
 
 TABLES: dict[str, dict[tuple[bool, bool], tuple[float, ...]]] = {
     "nearest": {
-        (True, True): (0.503, 0.503, 0.570, 0.722, 0.799, 0.870, 0.950, 0.973, 0.989, 0.996),
-        (True, False): (0.684, 0.684, 0.767, 0.872, 0.930, 0.962, 0.988, 0.991, 0.997, 0.998),
+        (True, True): (0.491, 0.491, 0.542, 0.715, 0.763, 0.901, 0.957, 0.982, 0.995, 0.999),
+        (True, False): (0.593, 0.593, 0.736, 0.817, 0.858, 0.950, 0.978, 0.989, 0.996, 0.999),
         (False, True): (0.009, 0.021, 0.121, 0.236, 0.293, 0.403, 0.542, 0.707, 0.950, 0.999),
         (False, False): (0.897, 0.897, 0.942, 0.974, 0.987, 0.994, 0.998, 0.999, 0.999, 0.999),
     },
@@ -80,6 +80,7 @@ def confidence(
         method: Key of `TABLES`; methods without a table of their own get that of `nearest`.
     """
     pixel_mm = min(size for other, size in enumerate(spacing_mm) if other != axis)
+    method = method if method in TABLES else "nearest"
     jitter_mm = JITTER_PIXELS.get(method, 0.0) * pixel_mm
     distance_mm = np.hypot(gap.distance(index) * spacing_mm[axis], jitter_mm)
     steps = margin_mm * np.float32(_STEPS_PER_RATIO / distance_mm)
@@ -96,7 +97,7 @@ def _lookup(method: str, is_between: bool) -> np.ndarray:  # noqa: FBT001
 
     Interpolating each pixel by itself is slow.
     """
-    tables = TABLES.get(method, TABLES["nearest"])
+    tables = TABLES[method]
     ratios = (np.arange(_STEPS_PER_RATIO * int(RATIOS[-1]) + 1) + 0.5) / _STEPS_PER_RATIO
     fine = [np.interp(ratios, RATIOS, tables[is_between, is_object]) for is_object in (False, True)]
     return np.concatenate(fine).astype(np.float32)
