@@ -39,6 +39,8 @@ class InterpolationRequest:
             raise ValueError(f"The axis must be 0, 1 or 2 for z, y, x, found {self.axis}.")
         if self.until_gap_mm is not None and not self.until_gap_mm > 0:
             raise ValueError(f"until_gap_mm must be positive, found {self.until_gap_mm}.")
+        if self.num_threads < 1:
+            raise ValueError(f"num_threads must be 1 or more, found {self.num_threads}.")
 
 
 class Interpolator(Protocol):

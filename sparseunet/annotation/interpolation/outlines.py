@@ -1,5 +1,6 @@
 """Signed distances to the outlines of classes in annotated slices."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from scipy import ndimage
 
 Box = tuple[slice, slice]
 """Part of a slice."""
+_UNMOVED_PIXELS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -112,6 +114,36 @@ def distance_to_other_label(labels: np.ndarray, spacing_mm: tuple[float, float])
             # What lies outside its own object is 0 here.
             distance_mm[box] += ndimage.distance_transform_edt(inside, sampling=spacing_mm)
     return distance_mm
+
+
+def move(array: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Shift with linear interpolation; the border's values go on beyond it."""
+    if np.abs(pixels).max() < _UNMOVED_PIXELS:
+        return array
+    # Several times as fast as ndimage.shift, which computes the same weights for every pixel.
+    for axis, amount in enumerate(pixels.tolist()):
+        whole = math.floor(-amount)
+        needed = _reaching(array, whole, axis)
+        below, above = (needed[:-1], needed[1:]) if axis == 0 else (needed[:, :-1], needed[:, 1:])
+        array = above - below
+        array *= np.float32(-amount - whole)
+        array += below
+    return array
+
+
+def _reaching(array: np.ndarray, first: int, axis: int) -> np.ndarray:
+    """Return the rows or columns from `first` on, one more than there are."""
+    size = array.shape[axis]
+    before, after = min(max(-first, 0), size + 1), min(max(first + 1, 0), size + 1)
+    reaching = np.empty(
+        [length + (at == axis) for at, length in enumerate(array.shape)], np.float32
+    )
+    along = (slice(None),) * axis
+    inner = array[(*along, slice(max(first, 0), size - max(-first - 1, 0)))]
+    reaching[(*along, slice(before, size + 1 - after))] = inner
+    reaching[(*along, slice(before))] = array[(*along, slice(1))]
+    reaching[(*along, slice(size + 1 - after, None))] = array[(*along, slice(size - 1, None))]
+    return reaching
 
 
 def union(boxes: Iterable[Box]) -> Box:

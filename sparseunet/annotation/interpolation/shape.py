@@ -5,7 +5,6 @@ all classes are interpolated together: in every voxel the class with the greates
 wins, background among them, so there are neither holes between classes nor double labels.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from sparseunet.annotation.interpolation.gaps import (
     find_gaps,
 )
 from sparseunet.annotation.interpolation.interpolator import InterpolationRequest
-from sparseunet.annotation.interpolation.outlines import Box, Outlines, union
+from sparseunet.annotation.interpolation.outlines import Box, Outlines, move, union
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.image import Image
 
@@ -38,7 +37,6 @@ _RIM_PIXELS = 24
 FAR_MM = 1e4
 """Farther away than anything."""
 _BACKGROUND, _FAR = np.zeros(1, np.uint8), np.full(1, FAR_MM, np.float32)
-_UNMOVED_PIXELS = 0.05
 _TIE_PIXELS = 1e-4
 """Distances that differ by less are equal, so that rounding does not decide: then background wins,
 or the class of the smaller value."""
@@ -224,7 +222,7 @@ class _Blender:
             center = sum(weight * knot.center for weight, knot in zip(weights, knots, strict=True))
             score = np.zeros(knots[0].distance_mm.shape, np.float32)
             for knot, weight, nearest in zip(knots, weights, nearest_class, strict=True):
-                moved = _moved(knot.distance_mm, center - knot.center)
+                moved = move(knot.distance_mm, center - knot.center)
                 if shrunk_mm:
                     moved = moved - shrunk_mm
                 score += np.float32(weight) * moved
@@ -281,7 +279,7 @@ class _Blender:
         first, second = (knots[end] for end in self._gap.ends)
         width = self._gap.ends[1] - self._gap.ends[0]
         for knot, other, end in ((first, second, 1), (second, first, 0)):
-            seen = _moved(other.distance_mm, knot.center - other.center) > 0
+            seen = move(other.distance_mm, knot.center - other.center) > 0
             parts, num_parts = ndimage.label(knot.distance_mm > 0)
             lost = np.ones(num_parts + 1, bool)
             lost[parts[seen]] = False
@@ -354,38 +352,8 @@ def _overlap(knot: _Knot, other: _Knot, *, moves: bool) -> int:
     """Return the pixels in which two knots of a class overlap, one moved to the other or not."""
     distance_mm = other.distance_mm
     if moves:
-        distance_mm = _moved(distance_mm, knot.center - other.center)
+        distance_mm = move(distance_mm, knot.center - other.center)
     return int(np.count_nonzero((knot.distance_mm > 0) & (distance_mm > 0)))
-
-
-def _moved(array: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Shift with linear interpolation; the border's values go on beyond it."""
-    if np.abs(pixels).max() < _UNMOVED_PIXELS:
-        return array
-    # Several times as fast as ndimage.shift, which computes the same weights for every pixel.
-    for axis, amount in enumerate(pixels.tolist()):
-        whole = math.floor(-amount)
-        needed = _reaching(array, whole, axis)
-        below, above = (needed[:-1], needed[1:]) if axis == 0 else (needed[:, :-1], needed[:, 1:])
-        array = above - below
-        array *= np.float32(-amount - whole)
-        array += below
-    return array
-
-
-def _reaching(array: np.ndarray, first: int, axis: int) -> np.ndarray:
-    """Return the rows or columns from `first` on, one more than there are."""
-    size = array.shape[axis]
-    before, after = min(max(-first, 0), size + 1), min(max(first + 1, 0), size + 1)
-    reaching = np.empty(
-        [length + (at == axis) for at, length in enumerate(array.shape)], np.float32
-    )
-    along = (slice(None),) * axis
-    inner = array[(*along, slice(max(first, 0), size - max(-first - 1, 0)))]
-    reaching[(*along, slice(before, size + 1 - after))] = inner
-    reaching[(*along, slice(before))] = array[(*along, slice(1))]
-    reaching[(*along, slice(size + 1 - after, None))] = array[(*along, slice(size - 1, None))]
-    return reaching
 
 
 def _weights(slices: Sequence[int], gap: Gap, index: int) -> np.ndarray:
