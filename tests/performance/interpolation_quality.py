@@ -5,10 +5,12 @@
 FOLDER holds Dataset004_Hippocampus and Dataset027_ACDC. Constants of the methods and their tables
 of confidence were chosen on hippocampus cases 41 to 80 and ACDC's training scans 1 to 16; the cases
 here are others: hippocampus 1 to 40, ACDC's training scans 17 and on and its test scans.
+`learned` and `combined` train on the images of the cases that they fill, once per axis, on the CPU.
 """
 
 import argparse
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +23,12 @@ from sparseunet.annotation.interpolation.fill_dataset import (
     fill_dataset,
     judge_dataset,
 )
+from sparseunet.annotation.interpolation.interpolator import InterpolationRequest
 from sparseunet.annotation.selection.fixed import fixed_interval_slices
 from sparseunet.annotation.simulate import hide_slices
 from sparseunet.data.annotation import Annotation, Source
 from sparseunet.data.dataset import Case, Dataset
-from sparseunet.data.io import read_label_map, write_label_map
+from sparseunet.data.io import read_image, read_label_map, write_label_map
 from sparseunet.data.load import load_dataset
 from sparseunet.data.provenance import read_case_annotation
 
@@ -43,6 +46,8 @@ class Dense:
     name: str
     dataset: Dataset
     axes: tuple[int, ...]
+    cache: Path
+    """Keeps the networks of methods that train."""
 
 
 def main() -> None:
@@ -57,30 +62,32 @@ def main() -> None:
     parser.add_argument("--axes", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--densities", nargs="*", type=float, default=list(DENSITIES))
     arguments = parser.parse_args()
-    sets = [
-        replace(dense, axes=tuple(axis for axis in dense.axes if axis in arguments.axes))
-        for dense in dense_sets(arguments.data, arguments.max_cases)
-        if dense.name in arguments.sets
-    ]
-    lines: list[str] = []
-    for text in tables(sets, arguments.methods, arguments.densities, arguments.num_workers):
-        print(text, flush=True)
-        lines.append(text)
-        arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory() as cache:
+        sets = [
+            replace(dense, axes=tuple(axis for axis in dense.axes if axis in arguments.axes))
+            for dense in dense_sets(arguments.data, arguments.max_cases, Path(cache))
+            if dense.name in arguments.sets
+        ]
+        lines: list[str] = []
+        for text in tables(sets, arguments.methods, arguments.densities, arguments.num_workers):
+            print(text, flush=True)
+            lines.append(text)
+            arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def dense_sets(folder: Path, max_cases: int) -> Iterator[Dense]:
+def dense_sets(folder: Path, max_cases: int, cache: Path) -> Iterator[Dense]:
     """Yield the cases that nothing was chosen on."""
     hippocampus = load_dataset(folder / "Dataset004_Hippocampus")
     cases = hippocampus.cases[:max_cases]
-    yield Dense(name="hippocampus", dataset=replace(hippocampus, cases=cases), axes=(0, 1, 2))
+    dataset = replace(hippocampus, cases=cases)
+    yield Dense(name="hippocampus", dataset=dataset, axes=(0, 1, 2), cache=cache)
     acdc = load_dataset(folder / "Dataset027_ACDC")
     held_out = [
         Case(name=path.name.removesuffix(".nii.gz"), images=test_images(acdc, path), label=path)
         for path in sorted((acdc.folder / "labelsTs").glob("*.nii.gz"))
     ]
     cases = (*acdc.cases[16:], *held_out)[:max_cases]
-    yield Dense(name="ACDC", dataset=replace(acdc, cases=cases), axes=(0,))
+    yield Dense(name="ACDC", dataset=replace(acdc, cases=cases), axes=(0,), cache=cache)
 
 
 def test_images(dataset: Dataset, label: Path) -> tuple[Path, ...]:
@@ -93,24 +100,10 @@ def tables(
     sets: Sequence[Dense], methods: Sequence[str], densities: Sequence[float], num_workers: int
 ) -> Iterator[str]:
     """Yield the lines of all tables."""
+    if {"learned", "combined"} & set(methods):
+        yield from training_lines(sets)
+    yield from fifth_slice_lines(sets, methods, num_workers)
     pairs: list[tuple[float, float, bool, bool]] = []
-    right = np.zeros((len(methods), len(CONFIDENCES), 3))
-    yield "## Every fifth slice: Dice of the missing slices, mean ± sd over cases\n"
-    yield "Second: gaps with the class at both ends only.\n"
-    yield "| dataset | axis | " + " | ".join(methods) + " |"
-    yield "| --- | --- |" + " --- |" * len(methods)
-    for dense in sets:
-        for axis in dense.axes:
-            cells = []
-            for at, method in enumerate(methods):
-                filled = fill(dense, axis, lambda size: range(0, size, 5), method, num_workers)
-                scores = np.array([fifth_slice_dice(*item, axis) for item in filled])
-                right[at] += sum(calibration(*item) for item in filled)
-                mean, deviation = np.nanmean(scores, axis=0), np.nanstd(scores, axis=0)
-                cells.append(f"{mean[0]:.3f} ± {deviation[0]:.3f}, {mean[1]:.3f}")
-            yield f"| {dense.name} | {'zyx'[axis]} | " + " | ".join(cells) + " |"
-    yield "\n## Confidence against the share that is right, every fifth slice\n"
-    yield from calibration_lines(right, methods)
     yield "\n## IoU of densified against dense labels (Z25 table 5), mean ± sd over cases\n"
     yield "| dataset | axis | method | " + " | ".join(f"{rho:g}" for rho in densities) + " |"
     yield "| --- | --- | --- |" + " --- |" * len(densities)
@@ -130,6 +123,45 @@ def tables(
     if pairs:
         yield "\n## Quality without dense labels\n"
         yield from estimate_lines(pairs)
+
+
+def fifth_slice_lines(
+    sets: Sequence[Dense], methods: Sequence[str], num_workers: int
+) -> Iterator[str]:
+    """Yield Dice and calibration with every fifth slice annotated."""
+    right: dict[tuple[str, str], np.ndarray] = {}
+    yield "## Every fifth slice: Dice of the missing slices, mean ± sd over cases\n"
+    yield "Second: gaps with the class at both ends only.\n"
+    yield "| dataset | axis | " + " | ".join(methods) + " |"
+    yield "| --- | --- |" + " --- |" * len(methods)
+    for dense in sets:
+        for axis in dense.axes:
+            cells = []
+            for method in methods:
+                filled = fill(dense, axis, lambda size: range(0, size, 5), method, num_workers)
+                scores = np.array([fifth_slice_dice(*item, axis) for item in filled])
+                key = (f"{dense.name} {'zyx'[axis]}", method)
+                right[key] = sum(calibration(*item) for item in filled)
+                mean, deviation = np.nanmean(scores, axis=0), np.nanstd(scores, axis=0)
+                cells.append(f"{mean[0]:.3f} ± {deviation[0]:.3f}, {mean[1]:.3f}")
+            yield f"| {dense.name} | {'zyx'[axis]} | " + " | ".join(cells) + " |"
+    yield "\n## Confidence against the share that is right, every fifth slice\n"
+    yield from calibration_lines(right)
+
+
+def training_lines(sets: Sequence[Dense]) -> Iterator[str]:
+    """Train the networks of learned propagation and yield how long that took."""
+    from sparseunet.annotation.interpolation.propagation_scans import trained_network
+
+    for dense in sets:
+        for axis in dense.axes:
+            request = InterpolationRequest(axis=axis, scans=dense.dataset.cases, cache=dense.cache)
+            image = read_image(dense.dataset.cases[0].images)
+            start = time.perf_counter()
+            trained_network(image, request)
+            seconds = time.perf_counter() - start
+            yield f"- trained across {'zyx'[axis]} of {dense.name} in {seconds:.0f} s"
+    yield ""
 
 
 def fixed(rho: float) -> Choose:
@@ -153,12 +185,16 @@ def sparse_copy(dense: Dense, axis: int, choose: Choose, folder: Path) -> Datase
 
 
 def fill(
-    dense: Dense, axis: int, choose: Choose, method: str, num_workers: int
+    dense: Dense,
+    axis: int,
+    choose: Choose,
+    method: str,
+    num_workers: int,
 ) -> list[tuple[np.ndarray, Annotation]]:
     """Return dense labels and filled annotation of every case."""
     with tempfile.TemporaryDirectory() as folder:
         sparse = sparse_copy(dense, axis, choose, Path(folder))
-        options = InterpolationOptions(method=method, axis=axis)
+        options = InterpolationOptions(method=method, axis=axis, cache=dense.cache)
         filled, _ = fill_dataset(
             sparse, options=options, folder=Path(folder) / "filled", num_workers=num_workers
         )
@@ -199,15 +235,18 @@ def calibration(real: np.ndarray, guess: Annotation) -> np.ndarray:
     )
 
 
-def calibration_lines(right: np.ndarray, methods: Sequence[str]) -> Iterator[str]:
-    yield "| method | " + " | ".join(f"{low:g} and up" for low in CONFIDENCES[:-1]) + " |"
-    yield "| --- |" + " --- |" * (len(CONFIDENCES) - 1)
-    for method, sums in zip(methods, right, strict=True):
+def calibration_lines(right: dict[tuple[str, str], np.ndarray]) -> Iterator[str]:
+    """Yield mean confidence and share that is right per bin, and the expected calibration error."""
+    bins = " | ".join(f"{low:g} and up" for low in CONFIDENCES[:-1])
+    yield f"| dataset | method | error | {bins} |"
+    yield "| --- | --- | --- |" + " --- |" * (len(CONFIDENCES) - 1)
+    for (name, method), sums in right.items():
         cells = [
             f"{confidence / count:.3f}: {correct / count:.3f}" if count else "–"
             for count, confidence, correct in sums[:-1]
         ]
-        yield f"| {method} | " + " | ".join(cells) + " |"
+        error = np.abs(sums[:, 1] - sums[:, 2]).sum() / sums[:, 0].sum()
+        yield f"| {name} | {method} | {error:.4f} | " + " | ".join(cells) + " |"
 
 
 def mean_iou(real: np.ndarray, guess: np.ndarray) -> float:

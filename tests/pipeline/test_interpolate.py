@@ -7,13 +7,21 @@ import numpy as np
 import pytest
 from phantoms import intensities, sphere
 
+from sparseunet.annotation.interpolation.fill_dataset import (
+    InterpolationOptions,
+    fill_dataset,
+    judge_dataset,
+)
+from sparseunet.annotation.interpolation.interpolator import InterpolationRequest
 from sparseunet.cli.main import main
-from sparseunet.data.annotation import Source
+from sparseunet.data.annotation import Annotation, Source
 from sparseunet.data.dataset import Dataset
 from sparseunet.data.geometry import Geometry
-from sparseunet.data.io import read_label_map, write_image, write_label_map
+from sparseunet.data.image import Image
+from sparseunet.data.io import read_image, read_label_map, write_image, write_label_map
 from sparseunet.data.load import load_dataset
 from sparseunet.data.provenance import read_case_annotation
+from sparseunet.errors import DatasetError
 from sparseunet.preprocessing.manifest import read_manifest
 
 SHAPE = (40, 24, 24)
@@ -138,6 +146,31 @@ def test_auto_refuses_where_interpolation_is_not_expected_to_help(
     assert "| expected IoU of filled slices | mean | ball |" in said.out
     assert "interpolated labels are not expected to help" in said.err
     assert not (tmp_path / "raw" / "Dataset013_Filled").exists()
+
+
+def refuse_own_scan(
+    image: Image, annotation: Annotation, /, *, request: InterpolationRequest
+) -> Annotation:
+    """Fill nothing, and fail if what it may learn from holds the scan itself."""
+    for case in request.scans:
+        if np.array_equal(read_image(case.images).voxels_CZYX, image.voxels_CZYX):
+            raise ValueError("The labels of this scan would be seen before they are hidden.")
+    return annotation
+
+
+def test_what_learns_from_labels_is_judged_on_scans_that_it_did_not_see(tmp_path: Path) -> None:
+    dataset = load_dataset(make_dataset(tmp_path, kept=[4, 14, 24, 34]))
+    methods = ["fused", f"{__name__}:refuse_own_scan"]
+    verdict = judge_dataset(dataset, axis=0, num_workers=1, methods=methods)
+    assert verdict is not None
+    assert {item.method for item in verdict.estimates} == set(methods)
+    with pytest.raises(DatasetError, match="would be seen"):
+        fill_dataset(
+            dataset,
+            options=InterpolationOptions(method=methods[1]),
+            folder=tmp_path / "new",
+            num_workers=1,
+        )
 
 
 def test_auto_while_preprocessing_says_why_and_goes_on(

@@ -33,8 +33,8 @@ from sparseunet.workspace import CONFIDENCE, PROVENANCE
 Result = TypeVar("Result")
 FROM_LABELS = ("nearest", "shape", "spline", "morphological")
 """Methods that do not look at intensities, so that images need not be read."""
-JUDGED = ("nearest", "shape", "spline")
-"""Methods that `auto` chooses from: those that need no training and no package."""
+JUDGED = ("nearest", "shape", "spline", "fused")
+"""Methods that `auto` chooses from: those that train within seconds and need no package."""
 JUDGED_CASES = 40
 """So many cases at most are looked at to judge a dataset, spread evenly over their names."""
 
@@ -72,7 +72,11 @@ class FilledCase:
 
 
 def fill_dataset(
-    dataset: Dataset, *, options: InterpolationOptions, folder: Path, num_workers: int
+    dataset: Dataset,
+    *,
+    options: InterpolationOptions,
+    folder: Path,
+    num_workers: int,
 ) -> tuple[Dataset, tuple[FilledCase, ...]]:
     """Write `labelsTr`, `provenanceTr` and `confidenceTr` with the gaps of every case filled.
 
@@ -104,6 +108,7 @@ def fill_dataset(
         labels=dataset.labels,
         options=options,
         scans=() if options.method in FROM_LABELS else dataset.cases,
+        num_threads=max(1, num_workers // max(1, len(labelled))),
         folder=folder,
         file_ending=dataset.file_ending,
     )
@@ -137,10 +142,15 @@ def judge_dataset(
     Returns:
         None if no case has two complete slices and a gap.
     """
-    labelled = [case for case in dataset.cases if case.label is not None]
-    steps = max(1, -(-len(labelled) // JUDGED_CASES))
-    work = partial(_judge_case, labels=dataset.labels, axis=axis, methods=tuple(methods))
-    found = _run(work, labelled[::steps], num_workers=num_workers, label="judge interpolation")
+    labelled = _spread(dataset)
+    work = partial(
+        _judge_case,
+        labels=dataset.labels,
+        axis=axis,
+        methods=tuple(methods),
+        looked_at=labelled,
+    )
+    found = _run(work, labelled, num_workers=num_workers, label="judge interpolation")
     seen = [item for item in found if item is not None]
     if not seen:
         return None
@@ -170,14 +180,31 @@ class _JudgedCase:
     density: float
 
 
+def _spread(dataset: Dataset) -> tuple[Case, ...]:
+    """Return up to `JUDGED_CASES` labelled cases."""
+    labelled = [case for case in dataset.cases if case.label is not None]
+    return tuple(labelled[:: max(1, -(-len(labelled) // JUDGED_CASES))])
+
+
+def _other_half(case: Case, cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    """Return cases to learn from whose labels say nothing about the hidden slices of `case`."""
+    return cases[(cases.index(case) + 1) % 2 :: 2]
+
+
 def _judge_case(
-    case: Case, *, labels: LabelSchema, axis: int | None, methods: tuple[str, ...]
+    case: Case,
+    *,
+    labels: LabelSchema,
+    axis: int | None,
+    methods: tuple[str, ...],
+    looked_at: tuple[Case, ...],
 ) -> _JudgedCase | None:
     annotation, geometry = read_case_annotation(case, labels)
     axis = choose_axis(annotation) if axis is None else axis
     if axis is None:
         return None
-    request = InterpolationRequest(axis=axis)
+    scans = () if set(methods) <= set(FROM_LABELS) else _other_half(case, looked_at)
+    request = InterpolationRequest(axis=axis, scans=scans, labels=labels)
     step_mm = geometry.spacing_mm[axis]
     distances_mm = Counter(
         round(gap.distance(index) * step_mm, 3)
@@ -200,6 +227,7 @@ def _fill_case(
     labels: LabelSchema,
     options: InterpolationOptions,
     scans: tuple[Case, ...],
+    num_threads: int,
     folder: Path,
     file_ending: str,
 ) -> FilledCase:
@@ -215,6 +243,7 @@ def _fill_case(
             labels=labels,
             time_budget_s=options.time_budget_s,
             device=options.device,
+            num_threads=num_threads,
             cache=options.cache,
         )
         image = _image(case, geometry, needed=options.method not in FROM_LABELS)

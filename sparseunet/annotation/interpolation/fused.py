@@ -74,20 +74,24 @@ def interpolate_fused(
         classifier = _learn(samples, seed=request.seed)
     scan = _Scan(image, annotation, request.axis)
     filling = Filling(annotation, request.axis)
-    for item in blend_gaps(image, annotation, request, num_knots=_NUM_KNOTS):
+    for blended in blend_gaps(image, annotation, request, num_knots=_NUM_KNOTS):
+        item = blended.whole(scan.shape)
         labels = item.labels.copy()
         reliable = confidence(
             labels,
             item.margin_mm,
             gap=item.gap,
             index=item.index,
-            step_mm=scan.step_mm,
+            spacing_mm=image.geometry.spacing_mm,
+            axis=request.axis,
             method="spline",
         )
         doubtful = scan.doubtful(item)
         if classifier is not None and doubtful.any():
-            first_is_right = classifier.predict_proba(scan.features(item, doubtful))[:, 1]
-            swapped = first_is_right < 0.5
+            seen = classifier.predict_proba(scan.features(item, doubtful))[:, 1]
+            swapped = seen < 0.5
+            # What was learned in gaps of twice the width is too sure of itself in the real ones.
+            first_is_right = (seen + reliable[doubtful]) / 2
             labels[doubtful] = np.where(swapped, item.rivals[doubtful], labels[doubtful])
             reliable[doubtful] = np.where(swapped, 1 - first_is_right, first_is_right)
         filling.fill_slice(item.index, labels, reliable)
@@ -100,6 +104,7 @@ class _Scan:
     def __init__(self, image: Image, annotation: Annotation, axis: int) -> None:
         self.step_mm = image.geometry.spacing_mm[axis]
         self._labels_KYX = np.moveaxis(annotation.labels_ZYX, axis, 0)
+        self.shape = self._labels_KYX.shape[1:]
         self._voxels_KCYX = np.moveaxis(image.voxels_CZYX, axis + 1, 0)
         spread = image.voxels_CZYX.std(axis=(1, 2, 3), dtype=np.float64)
         self._spread_C = np.maximum(spread, np.finfo(np.float32).tiny)
@@ -213,7 +218,8 @@ def _samples(image: Image, annotation: Annotation, *, axis: int, seed: int) -> I
         thinned = hide_some(annotation, complete, kept, axis)
         scan = _Scan(image, thinned, axis)
         request = InterpolationRequest(axis=axis)
-        for item in blend_gaps(image, thinned, request, num_knots=_NUM_KNOTS):
+        for blended in blend_gaps(image, thinned, request, num_knots=_NUM_KNOTS):
+            item = blended.whole(scan.shape)
             truth = truth_KYX[item.index]
             known = (truth == item.labels) | (truth == item.rivals)
             rows, columns = np.nonzero(scan.doubtful(item) & known)

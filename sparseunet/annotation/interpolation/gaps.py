@@ -1,12 +1,21 @@
 """The gaps between annotated slices, and the annotation that filling them gives."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from sparseunet.annotation.interpolation.interpolator import InterpolationRequest
+from sparseunet.annotation.interpolation.outlines import Box
 from sparseunet.data.annotation import Annotation, Source
+
+_NONE, _MANUAL, _INTERPOLATED = np.array(
+    [Source.NONE, Source.MANUAL, Source.INTERPOLATED], np.uint8
+)
+"""Compared to a `Source` itself, NumPy would convert whole slices to 64 bits."""
+WHOLE: Box = (slice(None), slice(None))
+"""All of a slice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +46,7 @@ def complete_slices(annotation: Annotation, axis: int) -> np.ndarray:
     Scribbles and slices across other axes are kept and do not influence their surroundings.
     A complete slice without any object counts like every other: objects end before it.
     """
-    others = tuple(other for other in range(3) if other != axis)
-    return np.flatnonzero((annotation.source_ZYX == Source.MANUAL).all(axis=others))
+    return np.flatnonzero(~_slices_with(annotation, axis, lambda source: source != _MANUAL))
 
 
 def find_gaps(
@@ -55,8 +63,7 @@ def find_gaps(
         slack = 1 + 1e-6  # a limit that was computed from the spacing includes its own gap
         widest = int(request.until_gap_mm * slack / step_mm)
         reach = int(request.until_gap_mm * slack / 2 / step_mm)
-    others = tuple(other for other in range(3) if other != axis)
-    to_fill = (annotation.source_ZYX == Source.NONE).any(axis=others)
+    to_fill = _slices_with(annotation, axis, lambda source: source == _NONE)
     first, last = complete[0], complete[-1]
     ends: list[tuple[int | None, int | None]] = [(None, first), *pairwise(complete), (last, None)]
     gaps = []
@@ -67,6 +74,21 @@ def find_gaps(
         if len(slices) and (before is None or after is None or after - before <= widest):
             gaps.append(Gap(before=before, after=after, slices=tuple(slices.tolist())))
     return tuple(gaps)
+
+
+def _slices_with(
+    annotation: Annotation, axis: int, test: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Return for each slice across `axis` whether the source of any of its voxels passes a test.
+
+    Works through slices across z, because a mask of the whole volume costs more than the test.
+    """
+    if axis == 0:
+        return np.array([test(source_YX).any() for source_YX in annotation.source_ZYX])
+    found = np.zeros(annotation.source_ZYX.shape[axis], bool)
+    for source_YX in annotation.source_ZYX:
+        found |= test(source_YX).any(axis=2 - axis)
+    return found
 
 
 class Filling:
@@ -84,29 +106,39 @@ class Filling:
             np.ones(self._labels_ZYX.shape, np.float32) if given_ZYX is None else given_ZYX.copy()
         )
 
-    def fill_slice(self, index: int, labels: np.ndarray, confidence: np.ndarray | float) -> None:
+    def fill_slice(
+        self,
+        index: int,
+        labels: np.ndarray,
+        confidence: np.ndarray,
+        *,
+        box: Box = WHOLE,
+        beyond: float = 1.0,
+    ) -> None:
         """Label the voxels of one slice that have no source yet.
 
         Args:
             index: Along the axis.
-            labels: Label values, shape of the slice.
-            confidence: In [0, 1], one for all or one each.
+            labels: Label values in the box.
+            confidence: In [0, 1], in the box.
+            box: Part of the slice; outside it everything becomes background.
+            beyond: Confidence in that.
         """
         source = np.moveaxis(self._source_ZYX, self._axis, 0)[index]
-        free = source == Source.NONE
-        np.copyto(
-            np.moveaxis(self._labels_ZYX, self._axis, 0)[index],
-            labels,
-            where=free,
-            casting="unsafe",
-        )
-        np.copyto(
-            np.moveaxis(self._confidence_ZYX, self._axis, 0)[index],
-            confidence,
-            where=free,
-            casting="same_kind",
-        )
-        source[free] = Source.INTERPOLATED
+        free = source == _NONE
+        is_free = bool(free.all())
+        for volume_ZYX, inside, outside in (
+            (self._labels_ZYX, labels, 0),
+            (self._confidence_ZYX, confidence, beyond),
+        ):
+            old = np.moveaxis(volume_ZYX, self._axis, 0)[index]
+            new = old if is_free else np.empty_like(old)
+            if box != WHOLE:
+                new[...] = outside
+            new[box] = inside
+            if not is_free:
+                np.copyto(old, new, where=free)
+        np.copyto(source, _INTERPOLATED, where=free)
 
     def annotation(self) -> Annotation:
         """Return what it has become."""

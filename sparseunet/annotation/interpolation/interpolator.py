@@ -29,6 +29,8 @@ class InterpolationRequest:
     """How long a method may train; None for the method's own default."""
     device: str = "cpu"
     """Where a method trains and works: cpu, cuda or mps."""
+    num_threads: int = 1
+    """For methods that can use several; the result does not depend on it."""
     cache: Path | None = None
     """Folder that keeps what was trained, by content hash; None keeps nothing."""
 
@@ -37,6 +39,8 @@ class InterpolationRequest:
             raise ValueError(f"The axis must be 0, 1 or 2 for z, y, x, found {self.axis}.")
         if self.until_gap_mm is not None and not self.until_gap_mm > 0:
             raise ValueError(f"until_gap_mm must be positive, found {self.until_gap_mm}.")
+        if self.num_threads < 1:
+            raise ValueError(f"num_threads must be 1 or more, found {self.num_threads}.")
 
 
 class Interpolator(Protocol):

@@ -121,7 +121,8 @@ def propagate(
                     margin_mm,
                     gap=gap,
                     index=index,
-                    step_mm=spacing_mm[axis],
+                    spacing_mm=spacing_mm,
+                    axis=axis,
                     method="learned" if prior is None else "combined",
                 ),
             )

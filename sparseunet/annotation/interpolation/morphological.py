@@ -45,7 +45,8 @@ def interpolate_morphological(
                 distance_to_other_label(labels, in_plane_mm),
                 gap=gap,
                 index=index,
-                step_mm=spacing_mm[axis],
+                spacing_mm=spacing_mm,
+                axis=axis,
                 method="morphological",
             )
             filling.fill_slice(index, labels, reliable)

@@ -29,9 +29,15 @@ def interpolate_nearest(
             end = _nearest_end(gap, index, labels_KYX)
             if end not in margins:
                 margins[end] = distance_to_other_label(labels_KYX[end], (rows_mm, columns_mm))
-            labels, step_mm = labels_KYX[end], spacing_mm[axis]
+            labels = labels_KYX[end]
             reliable = confidence(
-                labels, margins[end], gap=gap, index=index, step_mm=step_mm, method="nearest"
+                labels,
+                margins[end],
+                gap=gap,
+                index=index,
+                spacing_mm=spacing_mm,
+                axis=axis,
+                method="nearest",
             )
             filling.fill_slice(index, labels, reliable)
     return filling.annotation()

@@ -5,17 +5,24 @@ all classes are interpolated together: in every voxel the class with the greates
 wins, background among them, so there are neither holes between classes nor double labels.
 """
 
-import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
 
 from sparseunet.annotation.interpolation.confidence import confidence
-from sparseunet.annotation.interpolation.gaps import Filling, Gap, complete_slices, find_gaps
+from sparseunet.annotation.interpolation.gaps import (
+    WHOLE,
+    Filling,
+    Gap,
+    complete_slices,
+    find_gaps,
+)
 from sparseunet.annotation.interpolation.interpolator import InterpolationRequest
-from sparseunet.annotation.interpolation.outlines import Box, Outlines
+from sparseunet.annotation.interpolation.outlines import Box, Outlines, move, union
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.image import Image
 
@@ -27,8 +34,9 @@ END_SLOPE = 0.1
 _RIM_GAPS = 1.5
 """Width of the rim around classes in which distances are computed, in widths of the widest gap."""
 _RIM_PIXELS = 24
-_FAR_MM = 1e4
-_UNMOVED_PIXELS = 0.05
+FAR_MM = 1e4
+"""Farther away than anything."""
+_BACKGROUND, _FAR = np.zeros(1, np.uint8), np.full(1, FAR_MM, np.float32)
 _TIE_PIXELS = 1e-4
 """Distances that differ by less are equal, so that rounding does not decide: then background wins,
 or the class of the smaller value."""
@@ -56,15 +64,27 @@ def interpolate_spline(
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class BlendedSlice:
-    """One slice of a gap as its outlines blend."""
+    """One slice of a gap as its outlines blend, inside the box of all its objects and a rim.
+
+    Outside the box there is background, `FAR_MM` away from anything else.
+    """
 
     gap: Gap
     index: int
+    box: Box
     labels: np.ndarray
     rivals: np.ndarray
     """The label that came second in each pixel."""
     margin_mm: np.ndarray
     """float32, how far inside its label each pixel is."""
+
+    def whole(self, shape: tuple[int, ...]) -> "BlendedSlice":
+        """Return the same with everything outside the box, for slices of that shape."""
+        labels, rivals = np.zeros((2, *shape), self.labels.dtype)
+        margin_mm = np.full(shape, FAR_MM, np.float32)
+        labels[self.box], rivals[self.box] = self.labels, self.rivals
+        margin_mm[self.box] = self.margin_mm
+        return replace(self, box=WHOLE, labels=labels, rivals=rivals, margin_mm=margin_mm)
 
 
 def blend_gaps(
@@ -78,21 +98,19 @@ def blend_gaps(
         request: Axis and widest gap.
         num_knots: 2 blends the ends of a gap linearly, 4 is a cubic spline.
     """
-    axis, spacing_mm = request.axis, image.geometry.spacing_mm
-    gaps = find_gaps(annotation, spacing_mm, request)
-    if not gaps:
-        return
-    complete = complete_slices(annotation, axis).tolist()
-    blender = _Blender(
+    gaps = find_gaps(annotation, image.geometry.spacing_mm, request)
+    yield from _blender(gaps, image, annotation, request.axis).blend(gaps, num_knots)
+
+
+def _blender(gaps: Sequence[Gap], image: Image, annotation: Annotation, axis: int) -> "_Blender":
+    """Return what blends some or all of these gaps."""
+    spacing_mm = image.geometry.spacing_mm
+    return _Blender(
         np.moveaxis(annotation.labels_ZYX, axis, 0),
-        complete,
+        complete_slices(annotation, axis).tolist(),
         spacing_mm=(spacing_mm[axis], *(mm for at, mm in enumerate(spacing_mm) if at != axis)),
-        widest=max(len(gap.slices) for gap in gaps),
+        widest=max((len(gap.slices) for gap in gaps), default=0),
     )
-    for gap in gaps:
-        blender.enter(gap, _knot_slices(gap, complete, num_knots))
-        for index in gap.slices:
-            yield blender.blend(index)
 
 
 def _interpolate(
@@ -103,18 +121,30 @@ def _interpolate(
     num_knots: int,
     method: str,
 ) -> Annotation:
-    step_mm = image.geometry.spacing_mm[request.axis]
-    filling = Filling(annotation, request.axis)
-    for item in blend_gaps(image, annotation, request, num_knots=num_knots):
-        reliable = confidence(
-            item.labels,
-            item.margin_mm,
-            gap=item.gap,
-            index=item.index,
-            step_mm=step_mm,
-            method=method,
-        )
-        filling.fill_slice(item.index, item.labels, reliable)
+    axis, spacing_mm = request.axis, image.geometry.spacing_mm
+    gaps = find_gaps(annotation, spacing_mm, request)
+    filling = Filling(annotation, axis)
+
+    def fill(some: Sequence[Gap]) -> None:
+        for item in _blender(gaps, image, annotation, axis).blend(some, num_knots):
+            state = partial(
+                confidence,
+                gap=item.gap,
+                index=item.index,
+                spacing_mm=spacing_mm,
+                axis=axis,
+                method=method,
+            )
+            reliable = state(item.labels, item.margin_mm)
+            certain = state(_BACKGROUND, _FAR)
+            filling.fill_slice(
+                item.index, item.labels, reliable, box=item.box, beyond=certain.item()
+            )
+
+    # Neighbours to the same thread, because they share outlines.
+    size = max(1, -(-len(gaps) // request.num_threads))
+    with ThreadPoolExecutor(request.num_threads) as threads:
+        list(threads.map(fill, [gaps[at : at + size] for at in range(0, len(gaps), size)]))
     return filling.annotation()
 
 
@@ -153,45 +183,63 @@ class _Blender:
         self._step_mm = step_mm
         self._shape = labels_KYX.shape[1:]
         self._labels_KYX = labels_KYX
+        self._complete = complete
         self._tie_mm = np.float32(_TIE_PIXELS * min(rows_mm, columns_mm))
 
-    def enter(self, gap: Gap, slices: tuple[int, ...]) -> None:
+    def blend(self, gaps: Sequence[Gap], num_knots: int) -> Iterator[BlendedSlice]:
+        """Yield every slice to fill of some gaps, in order."""
+        for gap in gaps:
+            self._enter(gap, _knot_slices(gap, self._complete, num_knots))
+            for index in gap.slices:
+                yield self._blend_slice(index)
+
+    def _enter(self, gap: Gap, slices: tuple[int, ...]) -> None:
         """Prepare for the slices of a gap, which `slices` give their outlines to."""
         self._gap, self._slices = gap, slices
         self._outlines.keep_only(slices)
-        ends_KYX = self._labels_KYX[list(gap.ends)]
-        # Classes that move apart leave no hole: what is an object at both ends is one in between.
-        self._covered = np.logical_and(ends_KYX.all(axis=0), len(gap.ends) == 2)
         self._knots = {
             value: self._of_class(value)
             for value in self._outlines.values
             if any(self._outlines.outline(end, value) is not None for end in gap.ends)
         }
+        self._box = union(self._outlines.box(value) for value in self._knots)
+        # Classes that move apart leave no hole: what is an object at both ends is one in between.
+        self._covered = np.logical_and.reduce(
+            [self._labels_KYX[end][self._box] > 0 for end in gap.ends]
+        )
+        self._covered &= len(gap.ends) == 2
 
-    def blend(self, index: int) -> BlendedSlice:
+    def _blend_slice(self, index: int) -> BlendedSlice:
         """Return one slice of the gap."""
         weights = _weights(self._slices, self._gap, index)
         shrunk_mm = np.float32(0)
         if len(self._gap.ends) == 1:
             shrunk_mm = np.float32(END_SLOPE * self._step_mm * self._gap.distance(index))
-        race = _Race.of(self._shape, self._labels_KYX.dtype, self._tie_mm)
-        nearest_class = [np.full(self._shape, -_FAR_MM, np.float32) for _ in self._slices]
+        race = _Race.of(self._covered.shape, self._labels_KYX.dtype, self._tie_mm)
+        nearest_class = np.full((len(weights), *self._covered.shape), -FAR_MM, np.float32)
         for value, knots in self._knots.items():
-            box = self._outlines.box(value)
+            box = _within(self._outlines.box(value), self._box)
             center = sum(weight * knot.center for weight, knot in zip(weights, knots, strict=True))
-            score = np.full(knots[0].distance_mm.shape, -shrunk_mm, np.float32)
+            score = np.zeros(knots[0].distance_mm.shape, np.float32)
             for knot, weight, nearest in zip(knots, weights, nearest_class, strict=True):
-                moved = _moved(knot.distance_mm, center - knot.center)
+                moved = move(knot.distance_mm, center - knot.center)
+                if shrunk_mm:
+                    moved = moved - shrunk_mm
                 score += np.float32(weight) * moved
-                np.maximum(nearest[box], moved - shrunk_mm, out=nearest[box])
+                np.maximum(nearest[box], moved, out=nearest[box])
             race.enter(value, score, box)
         # Background is what no class covers: its distance is that to the nearest class.
-        background = np.zeros(self._shape, np.float32)
+        background = np.zeros(self._covered.shape, np.float32)
         for weight, nearest in zip(weights, nearest_class, strict=True):
             background -= np.float32(weight) * nearest
         labels, rivals, margin_mm = race.finish(background, self._covered)
         return BlendedSlice(
-            gap=self._gap, index=index, labels=labels, rivals=rivals, margin_mm=margin_mm
+            gap=self._gap,
+            index=index,
+            box=self._box,
+            labels=labels,
+            rivals=rivals,
+            margin_mm=margin_mm,
         )
 
     def _of_class(self, value: int) -> list[_Knot]:
@@ -231,7 +279,7 @@ class _Blender:
         first, second = (knots[end] for end in self._gap.ends)
         width = self._gap.ends[1] - self._gap.ends[0]
         for knot, other, end in ((first, second, 1), (second, first, 0)):
-            seen = _moved(other.distance_mm, knot.center - other.center) > 0
+            seen = move(other.distance_mm, knot.center - other.center) > 0
             parts, num_parts = ndimage.label(knot.distance_mm > 0)
             lost = np.ones(num_parts + 1, bool)
             lost[parts[seen]] = False
@@ -259,8 +307,8 @@ class _Race:
     def of(cls, shape: tuple[int, ...], dtype: np.dtype, tie_mm: np.float32) -> "_Race":
         return cls(
             tie_mm=tie_mm,
-            best=np.full(shape, -_FAR_MM, np.float32),
-            second=np.full(shape, -_FAR_MM, np.float32),
+            best=np.full(shape, -FAR_MM, np.float32),
+            second=np.full(shape, -FAR_MM, np.float32),
             winner=np.zeros(shape, dtype),
             runner_up=np.zeros(shape, dtype),
         )
@@ -270,9 +318,9 @@ class _Race:
         winner, runner_up = self.winner[box], self.runner_up[box]
         wins = score > best + self.tie_mm
         np.copyto(runner_up, winner, where=wins)
-        runner_up[~wins & (score > second)] = value
-        np.copyto(second, np.maximum(second, np.minimum(best, score)))
-        winner[wins] = value
+        np.copyto(runner_up, winner.dtype.type(value), where=(score > second) & ~wins)
+        np.maximum(second, np.minimum(best, score), out=second)
+        np.copyto(winner, winner.dtype.type(value), where=wins)
         np.maximum(best, score, out=best)
 
     def finish(
@@ -280,36 +328,32 @@ class _Race:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Let background take part, except in covered pixels; return winner, second, margin."""
         is_class = (self.best > background + self.tie_mm) | covered
-        labels = np.where(is_class, self.winner, 0).astype(self.winner.dtype)
-        rivals = np.where((background >= self.second) & ~covered, 0, self.runner_up)
-        rivals = np.where(is_class, rivals, self.winner).astype(self.winner.dtype)
-        ahead = np.maximum(self.best - np.maximum(self.second, background), 0)
-        return labels, rivals, np.where(is_class, ahead, background - self.best) / 2
+        labels = self.winner * is_class
+        # Where a class wins, the rival is background or the class that came second.
+        rivals = self.runner_up * ((background < self.second) | covered)
+        np.copyto(rivals, self.winner, where=~is_class)
+        margin_mm = background - self.best
+        ahead = self.best - np.maximum(self.second, background)
+        np.copyto(margin_mm, np.maximum(ahead, 0, out=ahead), where=is_class)
+        margin_mm /= 2
+        return labels, rivals, margin_mm
+
+
+def _within(box: Box, outer: Box) -> Box:
+    """Return a box in the coordinates of one around it."""
+    rows, columns = (
+        slice(part.start - around.start, part.stop - around.start)
+        for part, around in zip(box, outer, strict=True)
+    )
+    return rows, columns
 
 
 def _overlap(knot: _Knot, other: _Knot, *, moves: bool) -> int:
     """Return the pixels in which two knots of a class overlap, one moved to the other or not."""
     distance_mm = other.distance_mm
     if moves:
-        distance_mm = _moved(distance_mm, knot.center - other.center)
+        distance_mm = move(distance_mm, knot.center - other.center)
     return int(np.count_nonzero((knot.distance_mm > 0) & (distance_mm > 0)))
-
-
-def _moved(array: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Shift with linear interpolation; the border's values go on beyond it."""
-    if np.abs(pixels).max() < _UNMOVED_PIXELS:
-        return array
-    # Five times as fast as ndimage.shift, which computes the same weights anew for every pixel.
-    for axis, amount in enumerate(pixels.tolist()):
-        whole = math.floor(-amount)
-        fraction = np.float32(-amount - whole)
-        last = array.shape[axis] - 1
-        first = np.arange(whole, whole + last + 1)
-        below, above = (array.take(np.clip(at, 0, last), axis=axis) for at in (first, first + 1))
-        above -= below
-        above *= fraction
-        array = np.add(below, above, out=above)
-    return array
 
 
 def _weights(slices: Sequence[int], gap: Gap, index: int) -> np.ndarray:

@@ -15,8 +15,8 @@ WORTH_IOU = 0.55
 with dense ones to 0.56 (ATLAS, tables 4 and 5); on MSD hippocampus at 5 %, where 0.38 was expected
 over all gaps, they cost 0.05 Dice even where only the narrowest were filled
 (documentation/experiments.md)."""
-PREFERRED, CLEARLY = "spline", 0.05
-"""The method to take unless another's expected IoU is so much better."""
+PREFERRED, CLEARLY = ("fused", "spline"), 0.05
+"""Methods to take, the first of those looked at, unless another's IoU should be so much better."""
 _SIMILAR = 1.4
 """Gaps that differ by less are one row of the report."""
 _KIND = "interpolation_verdict"
@@ -72,9 +72,9 @@ def judge(
 
     The IoU of a class is taken to fall as exp(-scale · distance ** exponent) with the distance to
     the nearest annotated slice, fitted to the hidden slices, and is so brought to the distances of
-    the real gaps, which are mostly shorter than those that could be tried. Another method than
-    `PREFERRED` is taken only if it is clearly better by that. The verdicts follow Z25 §4.2: in 2D
-    interpolated labels helped nowhere; in 3D they helped where too few slices are annotated to
+    the real gaps, which are mostly shorter than those that could be tried. Another method than the
+    `PREFERRED` one is taken only if it is clearly better by that. The verdicts follow Z25 §4.2: in
+    2D interpolated labels helped nowhere; in 3D they helped where too few slices are annotated to
     learn from, and cost accuracy elsewhere.
 
     Args:
@@ -262,7 +262,7 @@ def _estimate(method: str, curve: _Curve, distances_mm: Mapping[float, int]) -> 
 
 
 def _choose(estimates: Sequence[MethodEstimate]) -> MethodEstimate:
-    preferred = [item for item in estimates if item.method == PREFERRED]
+    preferred = [item for name in PREFERRED for item in estimates if item.method == name]
     best = estimates[0]
     return preferred[0] if preferred and preferred[0].iou > best.iou - CLEARLY else best
 

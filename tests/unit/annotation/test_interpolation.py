@@ -7,7 +7,8 @@ import pytest
 from phantoms import blobs, intensities, sphere
 
 from sparseunet.annotation.interpolation import INTERPOLATORS, load_interpolator
-from sparseunet.annotation.interpolation.gaps import find_gaps
+from sparseunet.annotation.interpolation.confidence import confidence
+from sparseunet.annotation.interpolation.gaps import Gap, find_gaps
 from sparseunet.annotation.interpolation.interpolator import InterpolationRequest
 from sparseunet.annotation.simulate import hide_slices
 from sparseunet.data.annotation import Annotation, Source
@@ -288,6 +289,51 @@ def test_confidence_falls_with_the_distance_and_at_borders(method: str) -> None:
     assert filled.confidence_ZYX[2, 30, 24] > filled.confidence_ZYX[9, 30, 24]
     assert filled.confidence_ZYX[9, 30, 30] > filled.confidence_ZYX[9, 30, 21]
     assert filled.confidence_ZYX[9, 2, 2] > filled.confidence_ZYX[9, 18, 18]
+
+
+def test_beside_an_annotated_slice_outlines_are_trusted_less_than_their_distance_says() -> None:
+    label = np.ones(1, np.uint8)
+    near, far = (
+        confidence(
+            label,
+            np.full(1, 0.5 * distance, np.float32),
+            gap=Gap(before=0, after=40, slices=tuple(range(1, 40))),
+            index=distance,
+            spacing_mm=(1.0, 1.0, 1.0),
+            axis=0,
+            method="spline",
+        )
+        for distance in (1, 20)
+    )
+    assert near < far - 0.05
+
+
+@BY_LABEL_METHOD
+@BY_AXIS
+def test_the_number_of_threads_changes_nothing(method: str, axis: int) -> None:
+    given = sparse(blobs(SHAPE, seed=8, num_classes=3), [2, 4, 9, 11, 18], axis)
+    image = scan(given.labels_ZYX)
+    one, three = (
+        load_interpolator(method)(
+            image, given, request=InterpolationRequest(axis=axis, num_threads=number)
+        )
+        for number in (1, 3)
+    )
+    assert one.labels_ZYX.tobytes() == three.labels_ZYX.tobytes()
+    assert one.confidence_ZYX is not None
+    assert three.confidence_ZYX is not None
+    assert one.confidence_ZYX.tobytes() == three.confidence_ZYX.tobytes()
+
+
+@BY_LABEL_METHOD
+def test_what_lies_far_from_all_objects_is_surely_background(method: str) -> None:
+    labels_ZYX = np.zeros((9, 90, 80), np.uint8)
+    labels_ZYX[:, 4:9, 5:9] = 1
+    filled = fill(method, sparse(labels_ZYX, [0, 4, 8]))
+    assert np.array_equal(filled.labels_ZYX, labels_ZYX)
+    assert (filled.source_ZYX != Source.NONE).all()
+    assert filled.confidence_ZYX is not None
+    assert filled.confidence_ZYX[:, 60:].min() > 0.99
 
 
 def test_morphological_interpolation_says_what_to_install() -> None:

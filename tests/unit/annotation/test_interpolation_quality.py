@@ -121,6 +121,7 @@ def test_the_usual_method_is_taken_unless_another_is_clearly_better() -> None:
     clear = [row(4.0, 60, 100), row(4.0, 90, 100, "nearest")]
     assert verdict_of(close).method == "spline"
     assert verdict_of(clear).method == "nearest"
+    assert verdict_of([*close, row(4.0, 79, 100, "fused")]).method == "fused"
 
 
 def test_a_verdict_is_written_and_read_and_said(tmp_path: Path) -> None:
