@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from sparseunet.pipeline import run_pipeline
     from sparseunet.planning.make_plan import make_plan
     from sparseunet.planning.plan import Configuration, Plan
+    from sparseunet.prediction.in_memory import predict_image
     from sparseunet.prediction.loaded_model import load_model
     from sparseunet.prediction.options import PredictionOptions
-    from sparseunet.prediction.predict import predict, predict_image
+    from sparseunet.prediction.predict import predict
     from sparseunet.prediction.probabilities import predict_image_probabilities
     from sparseunet.preprocessing.case import preprocess_case
     from sparseunet.preprocessing.dataset import preprocess_dataset
@@ -82,7 +83,7 @@ _HOMES = {
     "make_annotation_plan": "sparseunet.annotation.make_annotation_plan",
     "make_plan": "sparseunet.planning.make_plan",
     "predict": "sparseunet.prediction.predict",
-    "predict_image": "sparseunet.prediction.predict",
+    "predict_image": "sparseunet.prediction.in_memory",
     "predict_image_probabilities": "sparseunet.prediction.probabilities",
     "preprocess_case": "sparseunet.preprocessing.case",
     "preprocess_dataset": "sparseunet.preprocessing.dataset",

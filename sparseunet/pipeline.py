@@ -19,7 +19,8 @@ from sparseunet.networks.device import DTYPE_NAMES
 from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.planning.make_plan import make_plan
 from sparseunet.planning.overrides import with_base_features, with_batch_size
-from sparseunet.prediction.predict import PredictionOptions, predict
+from sparseunet.prediction.options import PredictionOptions
+from sparseunet.prediction.predict import predict
 from sparseunet.preprocessing.dataset import preprocess_dataset
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.training.config import TrainingConfig

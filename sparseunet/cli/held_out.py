@@ -47,7 +47,8 @@ def segment_held_out(
     """
     from sparseunet.data.load import load_dataset
     from sparseunet.networks.trained_model import load_trained_model
-    from sparseunet.prediction.predict import PredictionOptions, predict
+    from sparseunet.prediction.options import PredictionOptions
+    from sparseunet.prediction.predict import predict
     from sparseunet.prediction.record import is_outdated
 
     model = load_trained_model(folder.parent, [fold])

@@ -95,7 +95,7 @@ def _uncertainties(
 ) -> list["SliceUncertainty"]:
     from sparseunet.annotation.next_round import measure_uncertainty
     from sparseunet.networks.trained_model import load_trained_model
-    from sparseunet.prediction.predict import PredictionOptions
+    from sparseunet.prediction.options import PredictionOptions
     from sparseunet.prediction.probabilities import predict_probabilities
 
     model = load_trained_model(run_folder, default_folds(run_folder))

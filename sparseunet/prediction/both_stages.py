@@ -6,7 +6,8 @@ from pathlib import Path
 
 from sparseunet.data.dataset import Case
 from sparseunet.networks.trained_model import TrainedModel
-from sparseunet.prediction.predict import PredictionOptions, predict
+from sparseunet.prediction.options import PredictionOptions
+from sparseunet.prediction.predict import predict
 from sparseunet.prediction.request import Existing, check_request, choose_scans, wanted_files
 from sparseunet.workspace import PREDICTION_CASES_JSON, previous_stage_folder
 

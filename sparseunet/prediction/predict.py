@@ -1,4 +1,4 @@
-"""Segment scans with a trained model: in memory one by one, or files into a folder."""
+"""Segment files with a trained model, into a folder."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -8,15 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.lib.format import open_memmap
-from torch import nn
 
 from sparseunet.artifacts import atomic_path, write_json
 from sparseunet.data.dataset import Case
 from sparseunet.data.dicom_seg import Algorithm, check_dicom_seg, write_dicom_seg
 from sparseunet.data.geometry import Geometry
-from sparseunet.data.image import Image
 from sparseunet.data.io import (
     count_values,
     read_image,
@@ -29,7 +26,6 @@ from sparseunet.prediction.checks import CaseCheck, check_scan, count_classes, w
 from sparseunet.prediction.estimate import bytes_of_scan
 from sparseunet.prediction.loaded_model import (
     LoadedModel,
-    load_networks,
     load_onto_device,
     prepare,
 )
@@ -50,15 +46,6 @@ from sparseunet.workspace import (
     probabilities_file,
     uncertainty_file,
 )
-
-__all__ = [
-    "PredictionOptions",
-    "load_networks",
-    "predict",
-    "predict_case",
-    "predict_image",
-    "predict_logits",
-]
 
 
 def predict(
@@ -125,150 +112,6 @@ def predict(
         write_checks(output / cases_json, checks, model)
         _report(failures, num_scans=len(todo), output=output)
     return list(files.values())
-
-
-def predict_image(
-    model: LoadedModel | TrainedModel,
-    image: Image | np.ndarray,
-    *,
-    spacing_mm: Sequence[float] | None = None,
-    options: PredictionOptions | None = None,
-    previous_ZYX: np.ndarray | None = None,
-) -> np.ndarray:
-    """Segment one scan in memory.
-
-    Args:
-        model: From `load_model`, which keeps the networks for the next scan; a `TrainedModel` is
-            loaded for this scan only.
-        image: A scan as read, or its voxels (z, y, x) or (channels, z, y, x) of any real type.
-        spacing_mm: Voxel size along (z, y, x); with voxels only, and needed there.
-        options: With a `TrainedModel`: device, precision, mirroring, overlap, memory; None for the
-            defaults. A loaded model has them.
-        previous_ZYX: Second stage of a cascade: the previous stage's label map of `image`.
-
-    Returns:
-        Label map on the grid of `image`, unsigned integers, axes (z, y, x).
-
-    Raises:
-        RequestError: The scan does not fit the model: channels or dimensions differ; or `options`
-            come too late for it.
-    """
-    return _segment(as_loaded(model, options), as_image(image, spacing_mm), previous_ZYX)
-
-
-def predict_case(
-    networks: Sequence[nn.Module],
-    image: Image,
-    model: TrainedModel,
-    *,
-    device: torch.device,
-    precision: torch.dtype | None,
-    mirror: bool,
-    step: float,
-    previous_ZYX: np.ndarray | None = None,
-) -> np.ndarray:
-    """Segment one scan with networks that are loaded already.
-
-    Preprocess, average the logits of folds, mirrored passes and overlapping patches, resample them
-    to the scan's grid and take the class (or paint the regions in order).
-
-    Args:
-        networks: From `load_networks`, one per fold.
-        image: The scan as read.
-        model: What the networks were trained for.
-        device: Where the networks are.
-        precision: Autocast type; None for float32.
-        mirror: Whether to average over mirrored passes.
-        step: Distance of neighbouring patches as a fraction of the patch.
-        previous_ZYX: Second stage of a cascade: the previous stage's label map of `image`.
-
-    Returns:
-        Label map on the grid of `image`, unsigned integers, axes (z, y, x).
-
-    Raises:
-        RequestError: The scan does not fit the model: channels or dimensions differ, or the
-            previous stage's label map is missing or holds other values.
-    """
-    loaded = LoadedModel(
-        model=model,
-        networks=networks,
-        device=device,
-        precision=precision,
-        mirror=mirror,
-        step=step,
-    )
-    return _segment(loaded, image, previous_ZYX)
-
-
-def predict_logits(
-    networks: Sequence[nn.Module],
-    case: PreprocessedCase,
-    model: TrainedModel,
-    *,
-    device: torch.device,
-    precision: torch.dtype | None,
-    mirror: bool,
-    step: float,
-) -> np.ndarray:
-    """Return the mean logits (K, Z, Y, X) of the networks on the grid of the preprocessed case.
-
-    For small scans: all classes of all voxels are in memory, float32.
-    """
-    loaded = LoadedModel(
-        model=model,
-        networks=networks,
-        device=device,
-        precision=precision,
-        mirror=mirror,
-        step=step,
-    )
-    return torch.cat(list(loaded.logits(case)), dim=1).numpy()
-
-
-def as_loaded(model: LoadedModel | TrainedModel, options: PredictionOptions | None) -> LoadedModel:
-    """Return a model that can predict; a loaded one as it is.
-
-    Raises:
-        RequestError: It is loaded and `options` are given, which would change nothing.
-    """
-    if isinstance(model, TrainedModel):
-        return load_onto_device(model, options or PredictionOptions())
-    if options is not None:
-        raise RequestError("The model is loaded already; give the options to load_model.")
-    return model
-
-
-def as_image(image: Image | np.ndarray, spacing_mm: Sequence[float] | None) -> Image:
-    """Return voxels and their spacing as an image; an image as it is.
-
-    Raises:
-        RequestError: Spacing is missing or has no use, or the array has no three or four axes.
-    """
-    if isinstance(image, Image):
-        if spacing_mm is not None:
-            raise RequestError("An Image knows its spacing; give spacing_mm with an array only.")
-        return image
-    if spacing_mm is None or len(spacing_mm) != 3 or image.ndim not in (3, 4):
-        raise RequestError(
-            f"Found an array of shape {image.shape} and spacing_mm {spacing_mm}; expected "
-            "(z, y, x) or (channels, z, y, x), and the voxel size along (z, y, x) in mm."
-        )
-    voxels_CZYX = np.asarray(image if image.ndim == 4 else image[None], np.float32)
-    if not np.isfinite(voxels_CZYX).all():
-        raise RequestError("The array holds NaN or infinity; expected finite intensities.")
-    z, y, x = (float(spacing) for spacing in spacing_mm)
-    sizes = voxels_CZYX.shape
-    return Image(
-        voxels_CZYX=voxels_CZYX,
-        geometry=Geometry(shape=(sizes[1], sizes[2], sizes[3]), spacing_mm=(z, y, x)),
-    )
-
-
-def _segment(loaded: LoadedModel, image: Image, previous_ZYX: np.ndarray | None) -> np.ndarray:
-    case = prepare("image", image, loaded.model, previous_ZYX)
-    restored = Restored(case.restoration, loaded.model.labels)
-    restored.paint_all(loaded.logits(case), num_channels=loaded.num_channels)
-    return restored.labels_ZYX
 
 
 def _predict_files(

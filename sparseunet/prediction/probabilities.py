@@ -9,9 +9,9 @@ from sparseunet.data.image import Image
 from sparseunet.data.io import read_image
 from sparseunet.errors import RequestError
 from sparseunet.networks.trained_model import TrainedModel
+from sparseunet.prediction.in_memory import as_image, as_loaded
 from sparseunet.prediction.loaded_model import LoadedModel, load_onto_device, prepare
 from sparseunet.prediction.options import PredictionOptions
-from sparseunet.prediction.predict import as_image, as_loaded
 from sparseunet.prediction.restored import Restored
 from sparseunet.preprocessing.case import PreprocessedCase
 from sparseunet.progress import track

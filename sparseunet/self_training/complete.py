@@ -23,7 +23,8 @@ from sparseunet.networks.exchange.find_models import FoundModel
 from sparseunet.networks.exchange.load_model import load_model, load_previous_stage
 from sparseunet.networks.trained_model import TrainedModel
 from sparseunet.prediction.both_stages import predict_both_stages
-from sparseunet.prediction.predict import PredictionOptions, predict
+from sparseunet.prediction.options import PredictionOptions
+from sparseunet.prediction.predict import predict
 from sparseunet.progress import track
 from sparseunet.self_training.completed_case import (
     CompletedCase,

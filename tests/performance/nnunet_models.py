@@ -212,7 +212,7 @@ def _probabilities(model: Path, scans: Path, case: str, *, mirror: bool) -> np.n
     from sparseunet.data.dataset import Case
     from sparseunet.networks.exchange.find_models import open_models
     from sparseunet.networks.exchange.load_model import load_model
-    from sparseunet.prediction.predict import PredictionOptions
+    from sparseunet.prediction.options import PredictionOptions
     from sparseunet.prediction.probabilities import predict_probabilities
 
     options = PredictionOptions(device="cpu", precision="float32", mirror=mirror, num_workers=1)

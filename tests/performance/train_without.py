@@ -4,6 +4,7 @@ Arguments: MEASURE ARGUMENTS..., the latter those of `sparseunet`. For `label_ef
 asks what each measure buys. Users have no such switch, since there is no reason to turn one off.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -83,6 +84,10 @@ MEASURES = {
 
 
 if __name__ == "__main__":
-    for take_back in MEASURES[sys.argv[1]]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("measure", choices=MEASURES)
+    parser.add_argument("words", nargs=argparse.REMAINDER, help="as behind `sparseunet`")
+    arguments = parser.parse_args()
+    for take_back in MEASURES[arguments.measure]:
         take_back()
-    sys.exit(main(sys.argv[2:]))
+    sys.exit(main(arguments.words))

@@ -18,7 +18,8 @@ from sparseunet.data.dataset import Case
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_geometry, read_label_map, write_image
 from sparseunet.networks.trained_model import load_trained_model
-from sparseunet.prediction.predict import PredictionOptions, predict
+from sparseunet.prediction.options import PredictionOptions
+from sparseunet.prediction.predict import predict
 
 SHAPE = (20, 28, 24)
 SPACING_MM = (1.2, 1.0, 0.9)

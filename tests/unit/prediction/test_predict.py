@@ -15,14 +15,10 @@ from sparseunet.data.io import read_geometry, read_image, read_label_map, write_
 from sparseunet.data.load import find_scans
 from sparseunet.errors import RequestError, SparseUNetError
 from sparseunet.networks.trained_model import load_trained_model
-from sparseunet.prediction.predict import (
-    PredictionOptions,
-    load_networks,
-    predict,
-    predict_case,
-    predict_image,
-    predict_logits,
-)
+from sparseunet.prediction.in_memory import predict_image
+from sparseunet.prediction.loaded_model import LoadedModel, load_networks
+from sparseunet.prediction.options import PredictionOptions
+from sparseunet.prediction.predict import predict
 from sparseunet.preprocessing.case import preprocess_case
 
 CPU = torch.device("cpu")
@@ -46,6 +42,11 @@ def _write_scans(folder, count=3, geometry=OBLIQUE):
         image = _image(geometry, seed=number)
         write_image(folder / f"scan{number}_0000.nii.gz", image.voxels_CZYX[0], geometry)
     return find_scans(folder, file_ending=".nii.gz", num_channels=1)
+
+
+def _loaded(model, precision=None):
+    networks = load_networks(model, CPU)
+    return LoadedModel(model=model, networks=networks, device=CPU, precision=precision)
 
 
 def _bytes(paths):
@@ -91,10 +92,7 @@ def test_folds_are_averaged_as_logits(write_run, tmp_path):
     def logits(folds):
         model = load_trained_model(run, folds)
         case = preprocess_case("x", image, None, plan=model.plan, configuration=model.configuration)
-        networks = load_networks(model, CPU)
-        return predict_logits(
-            networks, case, model, device=CPU, precision=None, mirror=True, step=0.5
-        )
+        return torch.cat(list(_loaded(model).logits(case)), dim=1).numpy()
 
     first, second, both = logits([0]), logits([1]), logits([0, 1])
     assert np.abs(first - second).max() > 0.1
@@ -103,12 +101,8 @@ def test_folds_are_averaged_as_logits(write_run, tmp_path):
 
 def test_half_precision_changes_few_voxels(write_run, tmp_path):
     model = load_trained_model(write_run(tmp_path / "run"), [0])
-    networks = load_networks(model, CPU)
     exact, half = (
-        predict_case(
-            networks, _image(), model, device=CPU, precision=precision, mirror=True, step=0.5
-        )
-        for precision in (None, torch.bfloat16)
+        predict_image(_loaded(model, precision), _image()) for precision in (None, torch.bfloat16)
     )
     assert (exact != half).mean() < 0.05
 

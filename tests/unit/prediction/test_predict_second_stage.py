@@ -16,12 +16,10 @@ from sparseunet.errors import DatasetError, RequestError
 from sparseunet.networks.build import build_network, num_input_channels
 from sparseunet.networks.exchange.load_model import load_previous_stage
 from sparseunet.networks.trained_model import load_trained_model
-from sparseunet.prediction.predict import (
-    PredictionOptions,
-    predict,
-    predict_case,
-    predict_image,
-)
+from sparseunet.prediction.in_memory import predict_image
+from sparseunet.prediction.loaded_model import LoadedModel
+from sparseunet.prediction.options import PredictionOptions
+from sparseunet.prediction.predict import predict
 
 OPTIONS = PredictionOptions(device="cpu", precision="float32", num_workers=1, step=1.0)
 GEOMETRY = Geometry(shape=(20, 30, 26), spacing_mm=(1.0, 1.0, 1.0))
@@ -78,16 +76,8 @@ def test_the_first_stage_is_mirrored_and_cut_along_with_the_scan(model):
         voxels_CZYX=intensities(labels_ZYX, seed=2)[None],
         geometry=Geometry(shape=labels_ZYX.shape, spacing_mm=(1.0, 1.0, 1.0)),
     )
-    answer_ZYX = predict_case(
-        [Echo()],
-        image,
-        model,
-        device=torch.device("cpu"),
-        precision=None,
-        mirror=True,
-        step=0.5,
-        previous_ZYX=labels_ZYX,
-    )
+    loaded = LoadedModel(model=model, networks=[Echo()], device=torch.device("cpu"), precision=None)
+    answer_ZYX = predict_image(loaded, image, previous_ZYX=labels_ZYX)
     assert np.array_equal(answer_ZYX, labels_ZYX)
 
 

@@ -16,8 +16,9 @@ from sparseunet.data.load import find_scans
 from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.prediction import estimate, loaded_model, restored
 from sparseunet.prediction.estimate import bytes_of_scan
+from sparseunet.prediction.in_memory import predict_image
 from sparseunet.prediction.loaded_model import load_onto_device, prepare
-from sparseunet.prediction.predict import PredictionOptions, predict_image
+from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.restored import Restored
 from sparseunet.preprocessing.case import preprocess_case
 from sparseunet.preprocessing.crop import crop_box

@@ -12,7 +12,8 @@ from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import write_image, write_label_map
 from sparseunet.data.load import load_dataset
 from sparseunet.networks.trained_model import load_trained_model
-from sparseunet.prediction.predict import PredictionOptions, predict
+from sparseunet.prediction.options import PredictionOptions
+from sparseunet.prediction.predict import predict
 from sparseunet.prediction.probabilities import predict_probabilities
 
 SHAPE = (9, 20, 21)

@@ -16,9 +16,11 @@ from sparseunet.data.load import find_scans
 from sparseunet.errors import SparseUNetError
 from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.prediction import memory
+from sparseunet.prediction.in_memory import predict_image
 from sparseunet.prediction.loaded_model import load_onto_device, prepare
 from sparseunet.prediction.memory import MemoryLimit
-from sparseunet.prediction.predict import PredictionOptions, predict, predict_image
+from sparseunet.prediction.options import PredictionOptions
+from sparseunet.prediction.predict import predict
 from sparseunet.prediction.probabilities import predict_image_probabilities
 from sparseunet.prediction.restored import Restored, confidence_percent, entropy, highest_entropy
 from sparseunet.preprocessing import resample
