@@ -182,7 +182,7 @@ def _hardware(
 ) -> "Hardware":
     import torch
 
-    from sparseunet.networks.device import resolve_device, resolve_precision
+    from sparseunet.networks.device import require_compiler, resolve_device, resolve_precision
     from sparseunet.training.step import Hardware
 
     device, workers, cpus = (
@@ -194,11 +194,14 @@ def _hardware(
         workers = 1 if device.type == "cpu" else max(1, min(12, cpus - 1))
     if device.type == "cpu" and not has_thread_count():
         torch.set_num_threads(compute_threads(cpus, workers))
+    if arguments.compile:
+        require_compiler(device)
     return Hardware(
         device=device,
         dtype=resolve_precision(precision, device),
         num_workers=workers,
         processes=processes,
+        compiles=arguments.compile,
         num_parts=arguments.accumulate,
     )
 
@@ -242,6 +245,11 @@ def _fit_to_budget(
             "--time-budget measures one process and whole batches. Start the run so, stop it "
             "after its first epoch, and go on in several processes or with --accumulate; or leave "
             "the budget out and give --iterations."
+        )
+    if hardware.compiles:
+        raise RequestError(
+            "--time-budget measures several networks, and each would have to be compiled first. "
+            "Leave --compile out, or give --iterations."
         )
     from sparseunet.data.load import parse_labels
     from sparseunet.training.time_budget import fit_into_budget

@@ -138,7 +138,7 @@ def initialise(module: nn.Module) -> None:
             torch.nn.init.zeros_(module.bias)
 
 
-def _norm_class(dimensions: int) -> type[nn.Module]:
+def _norm_class(dimensions: int) -> type[nn.InstanceNorm2d] | type[nn.InstanceNorm3d]:
     return nn.InstanceNorm3d if dimensions == 3 else nn.InstanceNorm2d
 
 

@@ -72,6 +72,22 @@ def autocast(
     return torch.autocast(device.type, dtype)
 
 
+def require_compiler(device: torch.device) -> None:
+    """Compile a small function, to see that networks can be.
+
+    Raises:
+        RequestError: There is no working compiler.
+    """
+    try:
+        torch.compile(torch.sin)(torch.zeros(1, device=device))
+    except RuntimeError as error:  # of torch's compiler all errors are
+        reason = str(error).partition("\n")[0][:200]
+        raise RequestError(
+            f"--compile needs a working C++ compiler, and on a GPU Triton, for {device}: {reason} "
+            "Install them or leave it out."
+        ) from None
+
+
 def keep_freed_memory() -> bool:
     """Make this process keep the memory it frees, for training on a CPU; whether that worked.
 

@@ -253,6 +253,8 @@ def _new_state(
     ).to(hardware.device)
     if max(hardware.processes.count, hardware.num_parts) > 1:
         network = prepare_network(network, device=hardware.device, num_parts=hardware.num_parts)
+    if hardware.compiles:
+        network.compile()
     return TrainingState(
         network=network,
         optimizer=new_optimizer(network, config),

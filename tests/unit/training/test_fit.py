@@ -1,11 +1,13 @@
 """Training learns, can be interrupted, and is the same every time."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from tiny_training import (
+    CPU,
     assert_same_training,
     assert_same_weights,
     make_config,
@@ -16,6 +18,7 @@ from tiny_training import (
 
 from sparseunet.data.annotation import Annotation
 from sparseunet.errors import RequestError, SparseUNetError, UnreadableFileError
+from sparseunet.networks.device import require_compiler
 from sparseunet.preprocessing.case import PreprocessedCase
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.preprocessing.write import write_case
@@ -73,6 +76,24 @@ def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(tmp_pat
     assert_same_weights(*results)
     other = read_weights(train_tiny(store, tmp_path / "other", config=make_config(seed=2)))
     assert any(not torch.equal(results[0][key], other[key]) for key in other)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same_up_to_rounding_and_is_stored_alike(tmp_path):
+    try:
+        require_compiler(torch.device("cpu"))
+    except RequestError as error:
+        pytest.skip(str(error))
+    store = make_store(tmp_path / "data", slices=[4, 8])
+    config = make_config(iterations=2)
+    weights = []
+    for name, compiles in (("compiled", True), ("eager", False)):
+        hardware = replace(CPU, compiles=compiles)
+        final = train_tiny(store, tmp_path / name, config=config, hardware=hardware, dimensions=2)
+        weights.append(read_weights(final))
+    assert weights[0].keys() == weights[1].keys()
+    for name, compiled in weights[0].items():
+        torch.testing.assert_close(compiled, weights[1][name], rtol=1e-3, atol=1e-4)
 
 
 def test_labels_of_unannotated_voxels_do_not_change_the_weights(tmp_path):
