@@ -102,8 +102,8 @@ class TrainingConfig:
         if self.trust.keys() != DEFAULT_TRUST.keys() or not in_range:
             told = " ".join(f"{source}={weight:g}" for source, weight in self.trust.items())
             raise RequestError(
-                f"Trust is a weight from 0 to 1, one of them above 0, of {', '.join(DEFAULT_TRUST)};"
-                f" found {told}."
+                f"The trust of {', '.join(DEFAULT_TRUST)} must be weights from 0 to 1, one of them "
+                f"above 0; found {told}."
             )
         if not 0 <= self.foreground_share <= 1:
             raise RequestError(

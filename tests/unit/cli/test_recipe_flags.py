@@ -66,7 +66,7 @@ def test_trust_is_given_per_source_and_the_others_keep_theirs(capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--trust", "model=0.5"), "manual, interpolated, pseudo; found"),
+        (("--trust", "model=0.5"), "of manual, interpolated, pseudo must"),
         (("--trust", "pseudo=1.5"), "from 0 to 1"),
         (("--trust", "pseudo=nan"), "from 0 to 1"),
         (("--trust", "manual=0", "interpolated=0", "pseudo=0"), "one of them above 0"),
