@@ -16,12 +16,8 @@ from tiny_training import (
     train_tiny,
 )
 
-from sparseunet.data.annotation import Annotation
 from sparseunet.errors import RequestError, SparseUNetError, UnreadableFileError
 from sparseunet.networks.device import require_compiler
-from sparseunet.preprocessing.case import PreprocessedCase
-from sparseunet.preprocessing.store import CaseStore
-from sparseunet.preprocessing.write import write_case
 from sparseunet.training.run_log import read_log
 from sparseunet.training.step import Hardware
 
@@ -94,26 +90,6 @@ def test_a_compiled_network_learns_the_same_up_to_rounding_and_is_stored_alike(t
     assert weights[0].keys() == weights[1].keys()
     for name, compiled in weights[0].items():
         torch.testing.assert_close(compiled, weights[1][name], rtol=1e-3, atol=1e-4)
-
-
-def test_labels_of_unannotated_voxels_do_not_change_the_weights(tmp_path):
-    store = make_store(tmp_path / "data", slices=[4, 8])
-    first = read_weights(train_tiny(store, tmp_path / "first"))
-    for name in store.cases:
-        case = store.read(name)
-        garbage = np.where(case.annotation.annotated_ZYX, case.annotation.labels_ZYX, 1)
-        changed = PreprocessedCase(
-            name=name,
-            image_CZYX=case.image_CZYX,
-            inside_ZYX=case.inside_ZYX,
-            annotation=Annotation(
-                labels_ZYX=garbage.astype(np.uint8), source_ZYX=case.annotation.source_ZYX
-            ),
-            restoration=case.restoration,
-        )
-        write_case(tmp_path / "data", changed, patch_size=(8, 16, 16))
-    second = read_weights(train_tiny(CaseStore(tmp_path / "data"), tmp_path / "second"))
-    assert_same_weights(first, second)
 
 
 def test_cases_without_annotation_are_left_out(tmp_path):
