@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sparseunet.cli.options import minutes
 from sparseunet.errors import RequestError
 from sparseunet.training.losses import LOSSES, load_loss
 
@@ -41,9 +42,10 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--iterations-per-epoch", type=int, help="steps per epoch")
     length.add_argument(
         "--time-budget",
-        type=float,
-        metavar="MINUTES",
-        help="measure this machine and choose network, batch and iterations to end in time",
+        type=minutes,
+        metavar="TIME",
+        help="measure this machine and choose network, batch and iterations to end in time, e.g. "
+        "30m or 2h",
     )
     recipe = parser.add_argument_group("recipe (default: the plan's, and nnU-Net's)")
     recipe.add_argument(
