@@ -1,6 +1,7 @@
 """Training learns, can be interrupted, and is the same every time."""
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -90,6 +91,20 @@ def test_a_compiled_network_learns_the_same_up_to_rounding_and_is_stored_alike(t
     assert weights[0].keys() == weights[1].keys()
     for name, compiled in weights[0].items():
         torch.testing.assert_close(compiled, weights[1][name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("iterations", "left"), [(9, [3]), (6, [])])
+def test_after_the_first_steps_it_is_said_once_how_long_a_step_takes(tmp_path, iterations, left):
+    told = []
+    start_s = time.perf_counter()
+    train_tiny(
+        make_store(tmp_path / "data"),
+        tmp_path / "run",
+        config=make_config(iterations=iterations, iterations_per_epoch=2),
+        on_pace=lambda step_s, steps: told.append((step_s, steps)),
+    )
+    assert [steps for _, steps in told] == left
+    assert all(0 < 5 * step_s < time.perf_counter() - start_s for step_s, _ in told)
 
 
 def test_cases_without_annotation_are_left_out(tmp_path):
