@@ -109,8 +109,8 @@ def keep_freed_memory() -> bool:
 def bfloat16_is_faster() -> bool:
     """Whether this processor learns in bfloat16 at least 1.2 times as fast as in float32.
 
-    Having the instructions is not enough: a processor with avx512_bf16 but without matrix units
-    (AMX) took 1.5 to 1.8 times as long as in float32.
+    Having the instructions is not enough: a Xeon with avx512_bf16 but without AMX took 1.5 to 1.8
+    times as long as in float32.
     """
     float32_s, bfloat16_s = (_time_convolution(dtype) for dtype in (None, torch.bfloat16))
     logger.info("A test convolution: float32 %.4f s, bfloat16 %.4f s", float32_s, bfloat16_s)
