@@ -80,8 +80,11 @@ def make_plan():
     )
 
 
-def make_store(folder, *, slices=None, count=3, without_box=()):
-    """Write cases; in those `without_box`, given by number, nobody looked for the box."""
+def make_store(folder, *, slices=None, scribbles=False, count=3, without_box=()):
+    """Write cases; in those `without_box`, given by number, nobody looked for the box.
+
+    Annotated are all slices, some, or with `scribbles` a tenth of the voxels of these.
+    """
     rng = np.random.default_rng(0)
     for number in range(count):
         labels = np.zeros(SHAPE, np.uint8)
@@ -91,6 +94,8 @@ def make_store(folder, *, slices=None, count=3, without_box=()):
         if slices is not None:
             source[:] = Source.NONE
             source[list(slices)] = Source.MANUAL
+        if scribbles:
+            source[rng.random(SHAPE) < 0.9] = Source.NONE
         image = labels + rng.normal(0, 0.3, SHAPE)
         if number in without_box:
             labels[:] = 0

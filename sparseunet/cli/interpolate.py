@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseunet.cli.environment import resolve_workspace
-from sparseunet.cli.options import add_num_workers_argument
+from sparseunet.cli.options import add_num_workers_argument, minutes
 from sparseunet.errors import RequestError
 from sparseunet.workspace import ANNOTATION_JSON, DATASET_JSON, INTERPOLATION_JSON, Workspace
 
@@ -64,8 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--time-budget",
-        type=float,
-        metavar="MINUTES",
+        type=minutes,
+        metavar="TIME",
         help="how long a method that learns may train (default: the method's own)",
     )
     parser.add_argument(

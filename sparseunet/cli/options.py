@@ -1,6 +1,7 @@
 """Flags that several verbs share."""
 
 import argparse
+import re
 
 from sparseunet.cli.environment import available_cpus
 
@@ -27,6 +28,28 @@ def positive_integer(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
     return number
+
+
+_MINUTES = {"": 1.0, "s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0}
+"""Unit of time to minutes."""
+
+
+def minutes(text: str) -> float:
+    """Read a time, in minutes if no unit is said: `30`, `30m`, `90min`, `1.5h`, `45s`.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    match = re.fullmatch(r"(-?[\d.]+(?:e-?\d+)?)\s*([a-z]*)", text.strip().lower())
+    try:
+        number, factor = (float(match[1]), _MINUTES[match[2]]) if match else (None, None)
+    except (KeyError, ValueError):
+        number, factor = None, None
+    if number is None or factor is None:
+        raise argparse.ArgumentTypeError(
+            f"expected a time such as 30m, 1.5h or 45s, found {text!r}"
+        )
+    return number * factor
 
 
 def add_network_arguments(group: argparse._ArgumentGroup) -> None:

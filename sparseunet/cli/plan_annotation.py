@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparseunet.cli.environment import resolve_workspace
 from sparseunet.cli.next_round import describe_round, plan_after
-from sparseunet.cli.options import add_num_workers_argument, positive_integer
+from sparseunet.cli.options import add_num_workers_argument, minutes, positive_integer
 from sparseunet.errors import RequestError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_round_arguments(parser)
     effort = parser.add_argument_group("effort of selectors that learn, and of --after")
     effort.add_argument(
-        "--time-budget", type=float, metavar="MINUTES", help="time selectors may train features"
+        "--time-budget", type=minutes, metavar="TIME", help="time selectors may train features"
     )
     effort.add_argument("-device", "--device", default="cpu", help="cpu, cuda or mps (cpu)")
     effort.add_argument("--cache", type=Path, metavar="FOLDER", help="keep features here")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparseunet.cli.environment import resolve_workspace
+from sparseunet.cli.options import minutes
 from sparseunet.cli.plan_making import PlanOptions, make, move
 from sparseunet.errors import RequestError
 from sparseunet.workspace import Workspace
@@ -74,8 +75,8 @@ def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("for this machine")
     machine.add_argument(
         "--time-budget",
-        type=float,
-        metavar="MINUTES",
+        type=minutes,
+        metavar="TIME",
         help="measure this machine and choose network, patch, batch and iterations so that each "
         "training ends in time; name the plans as well",
     )

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sparseunet.cli.options import minutes
 from sparseunet.errors import RequestError
 from sparseunet.training.losses import LOSSES, load_loss
 
@@ -27,6 +28,8 @@ _RECIPE_FLAGS = (
     "loss",
     "case_weighting",
     "augmentation",
+    "batch_dice",
+    "foreground_share",
 )
 """Flags that are fields of `TrainingConfig`, by the same name."""
 
@@ -39,9 +42,10 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--iterations-per-epoch", type=int, help="steps per epoch")
     length.add_argument(
         "--time-budget",
-        type=float,
-        metavar="MINUTES",
-        help="measure this machine and choose network, batch and iterations to end in time",
+        type=minutes,
+        metavar="TIME",
+        help="measure this machine and choose network, batch and iterations to end in time, e.g. "
+        "30m or 2h",
     )
     recipe = parser.add_argument_group("recipe (default: the plan's, and nnU-Net's)")
     recipe.add_argument(
@@ -59,6 +63,11 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         "--patch-size", type=int, nargs="+", metavar="N", help="voxels per axis, slowest first"
     )
     recipe.add_argument("--base-features", type=int, help="features at full resolution")
+    recipe.add_argument(
+        "--foreground-share",
+        type=float,
+        help="share of each batch that must hold a class of its case (default 0.33)",
+    )
     recipe.add_argument(
         "--patch-shares",
         nargs="+",
@@ -81,6 +90,19 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="CLASS=WEIGHT",
         help="weights in the cross-entropy, e.g. background=0.04 tumour=1.4 (default: 1 each)",
+    )
+    recipe.add_argument(
+        "--batch-dice",
+        action=argparse.BooleanOptionalAction,
+        help="one Dice over the whole batch, or one per patch (default: the plan's choice where "
+        "every case is dense, else over the batch)",
+    )
+    recipe.add_argument(
+        "--trust",
+        nargs="+",
+        metavar="SOURCE=WEIGHT",
+        help="weights in the loss of manual, interpolated and pseudo labels, from 0 (as if not "
+        "annotated) to 1, e.g. interpolated=0.5 pseudo=0.3 (default: 1 each)",
     )
     recipe.add_argument(
         "--augmentation",
@@ -180,7 +202,7 @@ def recipe_from_arguments(
         RequestError: A value is out of its range, or the class weights do not fit the classes.
     """
     from sparseunet.training.augmentation import load_augmentation
-    from sparseunet.training.config import TrainingConfig
+    from sparseunet.training.config import DEFAULT_TRUST, TrainingConfig
 
     preset = _preset(arguments, configuration)
     fields: dict[str, Any] = dict(preset.recipe)
@@ -196,6 +218,7 @@ def recipe_from_arguments(
         class_weights=_class_weights(arguments, preset, labels.classes),
         mirror_axes=_mirror_axes(arguments, configuration, labels, scans),
         patch_shares=_patch_shares(arguments.patch_shares),
+        trust=DEFAULT_TRUST | _weights("--trust", arguments.trust or ()),
         seed=arguments.seed,
     )
     load_loss(config.loss)  # wrong names are refused before anything is written

@@ -59,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     hardware.add_argument("--num-workers", type=int, help="processes that make batches")
     hardware.add_argument(
+        "--compile",
+        action="store_true",
+        help="let torch compile the network: a minute or more at the start, worth it on GPUs",
+    )
+    hardware.add_argument(
         "--accumulate",
         type=int,
         default=1,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,7 @@ def train_fold(
                 hardware=run.hardware,
                 folder=folder,
                 on_epoch=on_epoch,
+                on_pace=partial(_tell_pace, run),
                 previous_stage=None if request.first is None else request.first.inputs,
                 pretrained=request.pretrained,
                 checkpoint_every_s=60 * arguments.checkpoint_minutes,
@@ -182,7 +184,7 @@ def _hardware(
 ) -> "Hardware":
     import torch
 
-    from sparseunet.networks.device import resolve_device, resolve_precision
+    from sparseunet.networks.device import require_compiler, resolve_device, resolve_precision
     from sparseunet.training.step import Hardware
 
     device, workers, cpus = (
@@ -194,11 +196,14 @@ def _hardware(
         workers = 1 if device.type == "cpu" else max(1, min(12, cpus - 1))
     if device.type == "cpu" and not has_thread_count():
         torch.set_num_threads(compute_threads(cpus, workers))
+    if arguments.compile:
+        require_compiler(device)
     return Hardware(
         device=device,
         dtype=resolve_precision(precision, device),
         num_workers=workers,
         processes=processes,
+        compiles=arguments.compile,
         num_parts=arguments.accumulate,
     )
 
@@ -243,6 +248,11 @@ def _fit_to_budget(
             "after its first epoch, and go on in several processes or with --accumulate; or leave "
             "the budget out and give --iterations."
         )
+    if hardware.compiles:
+        raise RequestError(
+            "--time-budget measures several networks, and each would have to be compiled first. "
+            "Leave --compile out, or give --iterations."
+        )
     from sparseunet.data.load import parse_labels
     from sparseunet.training.time_budget import fit_into_budget
 
@@ -257,6 +267,23 @@ def _fit_to_budget(
     per_epoch = min(asked.config.iterations_per_epoch, max(1, fitted.iterations // 20))
     config = replace(asked.config, iterations=fitted.iterations, iterations_per_epoch=per_epoch)
     return fitted.configuration, config
+
+
+def _tell_pace(run: "Run", step_s: float, left: int) -> None:
+    from sparseunet.training.epoch import peak_memory
+
+    memory = " and ".join(
+        f"{mib / 1024:.1f} GiB of {'GPU memory' if 'gpu' in name else 'memory'}"
+        for name, mib in peak_memory(run.hardware.device).items()
+        if mib is not None
+    )
+    print(
+        f"A step takes {step_s:.3g} s: an epoch of {run.config.iterations_per_epoch} "
+        f"{format_duration(step_s * run.config.iterations_per_epoch)}, the {left} steps left "
+        f"{format_duration(step_s * left)}, without validation"
+        + (f". Used so far: {memory}." if memory else "."),
+        flush=True,
+    )
 
 
 def _epoch_line(entry: dict[str, Any], epochs: int) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def conv_class(dimensions: int) -> type[nn.Module]:
@@ -44,7 +45,21 @@ class ConvNorm(nn.Module):
         self.activation = nn.LeakyReLU(0.01, inplace=True) if activation else nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.activation(self.norm(self.conv(features)))
+        features = self.conv(features)
+        # What `self.norm` computes, bit for bit. It would return a view, and autograd copies the
+        # gradient of a view that is changed in place several times over.
+        count, affine = len(features), self.norm
+        flat = functional.batch_norm(
+            features.reshape(1, -1, *features.shape[2:]),
+            None,
+            None,
+            affine.weight.repeat(count),
+            affine.bias.repeat(count),
+            training=True,
+            eps=affine.eps,
+        )
+        normed: Tensor = self.activation(flat).view(features.shape)
+        return normed
 
 
 class ResidualBlock(nn.Module):
@@ -127,7 +142,7 @@ def initialise(module: nn.Module) -> None:
             torch.nn.init.zeros_(module.bias)
 
 
-def _norm_class(dimensions: int) -> type[nn.Module]:
+def _norm_class(dimensions: int) -> type[nn.InstanceNorm2d] | type[nn.InstanceNorm3d]:
     return nn.InstanceNorm3d if dimensions == 3 else nn.InstanceNorm2d
 
 

@@ -58,7 +58,7 @@ class TrainingConfig:
     mirror_axes: tuple[int, ...] = (0, 1, 2)
     """Axes of the patch that are mirrored at random, and in prediction."""
     trust: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_TRUST))
-    """Loss weight per source: `manual`, `interpolated`, `pseudo`."""
+    """Loss weight per source, in [0, 1]: `manual`, `interpolated`, `pseudo`."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,6 +75,7 @@ class TrainingConfig:
                 "Class weights act on the cross-entropy, and the loss dice has none; leave them "
                 "out or choose dice_ce."
             )
+        self._check_trust()
         if not self.learning_rate > 0:
             raise RequestError(f"The learning rate must be positive, found {self.learning_rate}.")
         weights = None if self.patch_shares is None else self.patch_shares.values()
@@ -94,6 +95,20 @@ class TrainingConfig:
     def epochs(self) -> int:
         """Number of epochs, the last one perhaps shorter."""
         return -(-self.iterations // self.iterations_per_epoch)
+
+    def _check_trust(self) -> None:
+        weights = self.trust.values()
+        in_range = all(0 <= weight <= 1 for weight in weights) and any(weights)
+        if self.trust.keys() != DEFAULT_TRUST.keys() or not in_range:
+            told = " ".join(f"{source}={weight:g}" for source, weight in self.trust.items())
+            raise RequestError(
+                f"The trust of {', '.join(DEFAULT_TRUST)} must be weights from 0 to 1, one of them "
+                f"above 0; found {told}."
+            )
+        if not 0 <= self.foreground_share <= 1:
+            raise RequestError(
+                f"The foreground share must be from 0 to 1, found {self.foreground_share}."
+            )
 
     def _check_optimisation(self) -> None:
         for what, name, known in (

@@ -89,7 +89,7 @@ def train_epoch(
         "skipped_steps": tally.skipped_steps,
         "duration_s": round(tally.duration_s, 3),
         "waiting_for_data": round(tally.waited_s / max(tally.duration_s, 1e-9), 4),
-        **_peak_memory(engine.hardware.device),
+        **peak_memory(engine.hardware.device),
     }
 
 
@@ -130,7 +130,7 @@ def _by_class(objective: Objective, tally: Tally) -> dict[str, int]:
     return voxels | dict(zip(voxels, tally.class_voxels, strict=False))
 
 
-def _peak_memory(device: torch.device) -> dict[str, Any]:
+def peak_memory(device: torch.device) -> dict[str, Any]:
     """Return the most memory this process, and its GPU, have held so far, in MiB."""
     found: dict[str, Any] = {"peak_memory_mib": _peak_resident_mib()}
     if device.type == "cuda":

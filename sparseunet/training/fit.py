@@ -1,7 +1,8 @@
 """Train one network on one split: the loop, from preprocessed cases to final weights."""
 
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,10 @@ from sparseunet.workspace import CHECKPOINT_LATEST
 
 logger = logging.getLogger(__name__)
 
+OnPace = Callable[[float, int], None]
+"""Called once with the mean seconds of a step and the number of steps that are left."""
+_PACE_STEPS = 5
+"""Steps that are timed for it, after one that warms up."""
 _CHECKPOINTS_AT_ONCE = 3
 """The latest, the one that replaces it, and the weights alone, best and final."""
 
@@ -56,6 +61,7 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
     hardware: Hardware,
     folder: Path,
     on_epoch: Sequence[OnEpoch] = (),
+    on_pace: OnPace | None = None,
     previous_stage: PreviousStage | None = None,
     pretrained: Path | None = None,
     checkpoint_every_s: float = 600.0,
@@ -72,6 +78,7 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
         hardware: Device, precision and workers.
         folder: Receives checkpoints and `log.jsonl`, one line per epoch.
         on_epoch: Each called with the whole log after each epoch, e.g. to draw it.
+        on_pace: Called after the first steps with the time that they took.
         previous_stage: What the first stage of a cascade predicted for these cases: input of the
             second, never a target. For the second stage only.
         pretrained: Checkpoint whose weights, but for the heads, are the start.
@@ -124,6 +131,7 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
             engine=engine,
             checkpoints=Checkpoints(folder=folder, every_s=checkpoint_every_s, writes=writes),
             on_epoch=on_epoch,
+            on_pace=on_pace,
             label=f"Training {configuration.name}",
         )
 
@@ -156,6 +164,7 @@ def _train(
     engine: Engine,
     checkpoints: Checkpoints,
     on_epoch: Sequence[OnEpoch],
+    on_pace: OnPace | None,
     label: str,
 ) -> Path:
     folder, hardware, writes = checkpoints.folder, engine.hardware, checkpoints.writes
@@ -167,7 +176,8 @@ def _train(
         num_workers=hardware.num_workers,
         pin_memory=hardware.device.type == "cuda",
     )
-    progress = track(steps, total=len(steps), label=label) if writes else _unseen(steps)
+    paced = _paced(steps, on_pace)
+    progress = track(paced, total=len(steps), label=label) if writes else _unseen(steps)
     with closing(batches), closing(progress):
         try:
             while state.epochs < engine.config.epochs:
@@ -198,6 +208,17 @@ def _train(
     final = checkpoints.finish(state)
     hardware.processes.wait()
     return final
+
+
+def _paced(steps: range, on_pace: OnPace | None) -> Iterable[int]:
+    """Yield the steps, each when it begins, and say how long the first ones took."""
+    start_s = time.perf_counter()
+    for done, step in enumerate(steps):
+        if done == 1:
+            start_s = time.perf_counter()
+        if done == 1 + _PACE_STEPS and on_pace is not None:
+            on_pace((time.perf_counter() - start_s) / _PACE_STEPS, len(steps) - done)
+        yield step
 
 
 def _unseen(steps: range) -> Generator[int, None, None]:
@@ -253,6 +274,8 @@ def _new_state(
     ).to(hardware.device)
     if max(hardware.processes.count, hardware.num_parts) > 1:
         network = prepare_network(network, device=hardware.device, num_parts=hardware.num_parts)
+    if hardware.compiles:
+        network.compile()
     return TrainingState(
         network=network,
         optimizer=new_optimizer(network, config),

@@ -36,6 +36,8 @@ class Hardware:
     """Processes that make batches; 0 makes them in the main process."""
     processes: Processes = ALONE
     """That train one network together, each on its share of the batch."""
+    compiles: bool = False
+    """Whether the network is compiled: slow to start, faster on GPUs, other last bits."""
     num_parts: int = 1
     """Parts in which a share passes the network, one after another, for small memory."""
 

@@ -149,7 +149,7 @@ def test_a_killed_training_resumes_to_the_weights_of_an_undisturbed_one(workspac
 
 
 def test_a_time_budget_chooses_network_and_iterations(workspace):
-    run(workspace, "train", "2", "3d_fullres", "all", "--time-budget", "0.1", "-device", "cpu",
+    run(workspace, "train", "2", "3d_fullres", "all", "--time-budget", "12s", "-device", "cpu",
         "--run", "quick")  # fmt: skip
     fold = workspace / "results" / "Dataset002_Sparse" / "3d_fullres" / "quick" / "fold_all"
     description = read_json(fold / "run.json")

@@ -55,3 +55,32 @@ def test_axes_and_chains_that_do_not_exist_are_refused():
         _recipe("--mirror-axes", "2", dimensions=2)
     with pytest.raises(RequestError, match="no augmentation 'strong'"):
         _recipe("--augmentation", "strong")
+
+
+def test_trust_is_given_per_source_and_the_others_keep_theirs(capsys):
+    recipe = _recipe("--trust", "interpolated=0.5", "pseudo=0")
+    assert recipe.trust == {"manual": 1.0, "interpolated": 0.5, "pseudo": 0.0}
+    assert _recipe().trust == {"manual": 1.0, "interpolated": 1.0, "pseudo": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--trust", "model=0.5"), "of manual, interpolated, pseudo must"),
+        (("--trust", "pseudo=1.5"), "from 0 to 1"),
+        (("--trust", "pseudo=nan"), "from 0 to 1"),
+        (("--trust", "manual=0", "interpolated=0", "pseudo=0"), "one of them above 0"),
+        (("--trust", "pseudo"), "--trust takes NAME=WEIGHT once"),
+        (("--foreground-share", "1.5"), "from 0 to 1, found 1.5"),
+    ],
+)
+def test_shares_and_trust_that_cannot_be_are_refused(flags, message):
+    with pytest.raises(RequestError, match=message):
+        _recipe(*flags)
+
+
+def test_batch_dice_is_left_to_the_data_unless_somebody_chooses():
+    assert _recipe().batch_dice is None
+    assert _recipe("--batch-dice").batch_dice is True
+    assert _recipe("--no-batch-dice").batch_dice is False
+    assert _recipe("--foreground-share", "0.5").foreground_share == 0.5

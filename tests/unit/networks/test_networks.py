@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sparseunet.errors import RequestError
+from sparseunet.networks.blocks import ConvNorm
 from sparseunet.networks.build import build_network
 from sparseunet.networks.device import autocast, resolve_device, resolve_precision
 from sparseunet.planning.overrides import with_base_features, with_patch_size
@@ -86,6 +87,27 @@ def test_the_hippocampus_network_has_as_many_weights_as_nnunets():
     )
     network = build_network(plan, num_input_channels=1, num_outputs=3, deep_supervision=True)
     assert sum(weight.numel() for weight in network.parameters()) == 5_603_177
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("activation", [True, False])
+@pytest.mark.parametrize("size", [(6, 8), (4, 6, 8)])
+def test_a_block_gives_what_its_layers_give_one_after_another_bit_for_bit(size, activation, dtype):
+    torch.manual_seed(0)
+    block = ConvNorm(len(size), 3, 4, (3,) * len(size), stride=1, activation=activation)
+    torch.nn.init.normal_(block.norm.weight)
+    torch.nn.init.normal_(block.norm.bias)
+    image, weights = torch.randn(2, 3, *size), torch.randn(2, 4, *size)
+    found = []
+    for forward in (block, lambda image: block.activation(block.norm(block.conv(image)))):
+        block.zero_grad()
+        features = image.clone().requires_grad_()
+        with autocast(torch.device("cpu"), dtype):
+            output = forward(features)
+        (output * weights).sum().backward()
+        gradients = [each.grad for each in block.parameters()]
+        found.append([output.detach().clone(), features.grad, *map(torch.clone, gradients)])
+    assert all(map(torch.equal, *found))
 
 
 def test_the_same_seed_gives_the_same_weights():

@@ -1,11 +1,14 @@
 """Training learns, can be interrupted, and is the same every time."""
 
 import json
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from tiny_training import (
+    CPU,
     assert_same_training,
     assert_same_weights,
     make_config,
@@ -14,11 +17,8 @@ from tiny_training import (
     train_tiny,
 )
 
-from sparseunet.data.annotation import Annotation
 from sparseunet.errors import RequestError, SparseUNetError, UnreadableFileError
-from sparseunet.preprocessing.case import PreprocessedCase
-from sparseunet.preprocessing.store import CaseStore
-from sparseunet.preprocessing.write import write_case
+from sparseunet.networks.device import require_compiler
 from sparseunet.training.run_log import read_log
 from sparseunet.training.step import Hardware
 
@@ -75,24 +75,36 @@ def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(tmp_pat
     assert any(not torch.equal(results[0][key], other[key]) for key in other)
 
 
-def test_labels_of_unannotated_voxels_do_not_change_the_weights(tmp_path):
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same_up_to_rounding_and_is_stored_alike(tmp_path):
+    try:
+        require_compiler(torch.device("cpu"))
+    except RequestError as error:
+        pytest.skip(str(error))
     store = make_store(tmp_path / "data", slices=[4, 8])
-    first = read_weights(train_tiny(store, tmp_path / "first"))
-    for name in store.cases:
-        case = store.read(name)
-        garbage = np.where(case.annotation.annotated_ZYX, case.annotation.labels_ZYX, 1)
-        changed = PreprocessedCase(
-            name=name,
-            image_CZYX=case.image_CZYX,
-            inside_ZYX=case.inside_ZYX,
-            annotation=Annotation(
-                labels_ZYX=garbage.astype(np.uint8), source_ZYX=case.annotation.source_ZYX
-            ),
-            restoration=case.restoration,
-        )
-        write_case(tmp_path / "data", changed, patch_size=(8, 16, 16))
-    second = read_weights(train_tiny(CaseStore(tmp_path / "data"), tmp_path / "second"))
-    assert_same_weights(first, second)
+    config = make_config(iterations=2)
+    weights = []
+    for name, compiles in (("compiled", True), ("eager", False)):
+        hardware = replace(CPU, compiles=compiles)
+        final = train_tiny(store, tmp_path / name, config=config, hardware=hardware, dimensions=2)
+        weights.append(read_weights(final))
+    assert weights[0].keys() == weights[1].keys()
+    for name, compiled in weights[0].items():
+        torch.testing.assert_close(compiled, weights[1][name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("iterations", "left"), [(9, [3]), (6, [])])
+def test_after_the_first_steps_it_is_said_once_how_long_a_step_takes(tmp_path, iterations, left):
+    told = []
+    start_s = time.perf_counter()
+    train_tiny(
+        make_store(tmp_path / "data"),
+        tmp_path / "run",
+        config=make_config(iterations=iterations, iterations_per_epoch=2),
+        on_pace=lambda step_s, steps: told.append((step_s, steps)),
+    )
+    assert [steps for _, steps in told] == left
+    assert all(0 < 5 * step_s < time.perf_counter() - start_s for step_s, _ in told)
 
 
 def test_cases_without_annotation_are_left_out(tmp_path):

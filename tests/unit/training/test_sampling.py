@@ -57,19 +57,22 @@ def _holds(place, patch_size, voxels):
     return bool(((voxels >= start) & (voxels < start + patch_size)).all(axis=1).any())
 
 
+@pytest.mark.parametrize("kind", ["slice", "scribbles"])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_position_of_an_annotated_slice_in_patches_is_uniform(axis, seed):
+def test_position_of_an_annotated_slice_in_patches_is_uniform(axis, seed, kind):
     shape, slice_index = (48, 48, 48), 24
     annotated_ZYX = np.zeros(shape, bool)
     annotated_ZYX[(slice(None),) * axis + (slice_index,)] = True
+    if kind == "scribbles":
+        annotated_ZYX &= np.random.default_rng(9).random(shape) < 0.05
     case = CaseSummary(
         name="sparse",
         shape=shape,
         is_dense=False,
         class_voxels={1: np.argwhere(annotated_ZYX)[::7]},
         annotated_voxels=np.argwhere(annotated_ZYX)[::5],
-        annotated_slices=np.array([24]) if axis == 0 else np.arange(48),
+        annotated_slices=np.unique(np.nonzero(annotated_ZYX)[0]),
         slice_axis=axis,
     )
     places = _places([case], seed=seed)
@@ -77,6 +80,26 @@ def test_position_of_an_annotated_slice_in_patches_is_uniform(axis, seed):
     expected = len(places) / 16
     assert len(counts) == 16
     assert ((counts - expected) ** 2 / expected).sum() < CHI_SQUARED_15
+
+
+@pytest.mark.parametrize("with_class", [True, False])
+def test_position_of_a_scribble_in_two_dimensional_patches_is_uniform(with_class):
+    voxel = np.array([[5, 24, 24]])
+    case = CaseSummary(
+        name="dot",
+        shape=(10, 48, 48),
+        is_dense=False,
+        class_voxels={1: voxel} if with_class else {},
+        annotated_voxels=voxel,
+        annotated_slices=np.array([5]),
+    )
+    starts = np.array([place.start for place in _places([case], patch_size=(1, 16, 16))])
+    assert set(starts[:, 0].tolist()) == {5}
+    for axis in (1, 2):
+        counts = np.bincount(24 - starts[:, axis], minlength=16)
+        expected = len(starts) / 16
+        assert len(counts) == 16
+        assert ((counts - expected) ** 2 / expected).sum() < CHI_SQUARED_15
 
 
 def test_near_the_border_of_an_image_the_positions_left_are_equally_likely():
