@@ -102,7 +102,9 @@ def _run_pipeline(
             iterations_per_epoch=max(1, arguments.iterations // 10),
             seed=arguments.seed,
         ),
-        hardware=Hardware(device=device, dtype=resolve_precision("auto", device), num_workers=1),
+        hardware=Hardware(
+            device=device, dtype=resolve_precision("auto", device, learning=True), num_workers=1
+        ),
     )
 
 

@@ -30,7 +30,9 @@ def fit_plan_to_time(
     from sparseunet.training.time_budget import fit_into_budget
 
     found = resolve_device(device)
-    hardware = Hardware(device=found, dtype=resolve_precision("auto", found), num_workers=0)
+    hardware = Hardware(
+        device=found, dtype=resolve_precision("auto", found, learning=True), num_workers=0
+    )
     labels = parse_labels(dict(dataset_json))
     configurations = dict(plan.configurations)
     times: dict[str, TimeReasons] = {}

@@ -100,6 +100,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="auto (the fastest on the device), float32, bfloat16 or float16",
     )
     how.add_argument(
+        "--compile",
+        action="store_true",
+        help="let torch compile the network: a minute at the start, worth it for many or large "
+        "scans in float32",
+    )
+    how.add_argument(
         "-np",
         "--num-workers",
         type=int,
@@ -172,6 +178,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = PredictionOptions(
         device=arguments.device,
         precision=arguments.precision,
+        compiles=arguments.compile,
         mirror=not arguments.disable_tta,
         step=arguments.step_size,
         num_workers=arguments.num_workers,

@@ -200,7 +200,7 @@ def _hardware(
         require_compiler(device)
     return Hardware(
         device=device,
-        dtype=resolve_precision(precision, device),
+        dtype=resolve_precision(precision, device, learning=True),
         num_workers=workers,
         processes=processes,
         compiles=arguments.compile,

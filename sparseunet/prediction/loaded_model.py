@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from sparseunet.data.image import Image
 from sparseunet.errors import RequestError
-from sparseunet.networks.device import autocast, resolve_device, resolve_precision
+from sparseunet.networks.device import (
+    autocast,
+    require_compiler,
+    resolve_device,
+    resolve_precision,
+)
 from sparseunet.networks.exchange.find_models import choose_model, open_models
 from sparseunet.networks.exchange.load_model import load_model as load_trained
 from sparseunet.networks.trained_model import TrainedModel, load_network
@@ -175,14 +180,19 @@ def load_onto_device(
         folder: For temporary files; None for the system's.
 
     Raises:
-        RequestError: The device or the precision is not to be had.
+        RequestError: The device, the precision or a compiler is not to be had.
     """
     device = resolve_device(options.device)
+    networks = load_networks(model, device)
+    if options.compiles:
+        require_compiler(device)
+        for network in networks:
+            network.compile()
     return LoadedModel(
         model=model,
-        networks=load_networks(model, device),
+        networks=networks,
         device=device,
-        precision=resolve_precision(options.precision, device),
+        precision=resolve_precision(options.precision, device, learning=False),
         mirror=options.mirror,
         step=options.step,
         measure_disagreement=options.uncertainty,

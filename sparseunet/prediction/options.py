@@ -13,6 +13,8 @@ class PredictionOptions:
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
     precision: str = "auto"
     """`auto` (what is fastest on the device), `float32`, `bfloat16` or `float16`."""
+    compiles: bool = False
+    """Whether networks are compiled: a minute at the start, faster patches, other last bits."""
     mirror: bool = True
     """Whether to average over mirrored passes, along the axes that were mirrored in training."""
     step: float = 0.5

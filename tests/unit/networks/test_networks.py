@@ -145,15 +145,15 @@ def test_bfloat16_can_be_forced_and_changes_the_output_little():
     image = torch.randn(1, 2, 16, 16, 16)
     with torch.no_grad():
         exact = network(image)
-        with autocast(device, resolve_precision("bfloat16", device)):
+        with autocast(device, resolve_precision("bfloat16", device, learning=False)):
             rounded = network(image)
     assert rounded.dtype is torch.bfloat16
     assert (rounded.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
-    assert resolve_precision("float32", device) is None
+    assert resolve_precision("float32", device, learning=False) is None
 
 
 def test_devices_and_precisions_that_are_not_there_are_refused():
     with pytest.raises(RequestError, match="'tpu'"):
         resolve_device("tpu")
     with pytest.raises(RequestError, match="'int8'"):
-        resolve_precision("int8", torch.device("cpu"))
+        resolve_precision("int8", torch.device("cpu"), learning=True)

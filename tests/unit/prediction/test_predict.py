@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,6 +106,16 @@ def test_half_precision_changes_few_voxels(write_run, tmp_path):
         predict_image(_loaded(model, precision), _image()) for precision in (None, torch.bfloat16)
     )
     assert (exact != half).mean() < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch compiles with a C++ compiler")
+def test_a_compiled_network_says_the_same(write_run, tmp_path):
+    model = load_trained_model(write_run(tmp_path / "run"), [0])
+    compiled = replace(QUICK, compiles=True)
+    plain, fast = (predict_image(model, _image(), options=each) for each in (QUICK, compiled))
+    assert len(np.unique(plain)) > 1
+    assert (plain != fast).mean() < 0.01
 
 
 def test_files_hold_what_is_predicted_in_memory_and_say_where_it_comes_from(write_run, tmp_path):
