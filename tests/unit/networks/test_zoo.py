@@ -11,6 +11,7 @@ from optional_packages import skip_without_packages_of
 from sparseunet.artifacts import read_json, write_json
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
+from sparseunet.fingerprint.fingerprint import IntensityProperties
 from sparseunet.networks.blocks import ConvNorm
 from sparseunet.networks.build import ARCHITECTURES, build_network
 from sparseunet.networks.trained_model import load_network, load_trained_model
@@ -294,6 +295,9 @@ def test_segformer_repeats_a_grey_image_as_colours():
 
 
 def _plan(configuration):
+    intensities = IntensityProperties(
+        mean=0.0, median=0.0, std=1.0, min=-9.0, max=9.0, percentile_00_5=-9.0, percentile_99_5=9.0
+    )
     return Plan(
         dataset_name="Dataset001_Test",
         plans_name="nnUNetPlans",
@@ -303,7 +307,7 @@ def _plan(configuration):
         image_reader_writer="SimpleITKIO",
         transpose_forward=(0, 1, 2),
         transpose_backward=(0, 1, 2),
-        intensities=(),
+        intensities=(intensities,) * len(configuration.normalization),
         configurations={configuration.name: configuration},
     )
 
