@@ -154,5 +154,17 @@ class _Decoder(nn.Module):
             upsampled = self.transposed[position](features)
             features = stage(torch.cat((upsampled, skips[-(position + 2)]), dim=1))
             if every_level or position == last:
-                logits.append(self.heads[position](features))
+                logits.append(self._logits(features, self.heads[position]))
         return logits[::-1]
+
+    def _logits(self, features: Tensor, head: nn.Module) -> Tensor:
+        """Return a head's answer; in evaluation in float32, whatever the autocast type.
+
+        Near borders classes differ by less than a step of bfloat16, and ties go to the first.
+        """
+        if self.training:
+            logits: Tensor = head(features)
+            return logits
+        with torch.autocast(features.device.type, enabled=False):
+            logits = head(features.float())
+        return logits
