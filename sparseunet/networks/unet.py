@@ -162,9 +162,10 @@ class _Decoder(nn.Module):
 
         Near borders classes differ by less than a step of bfloat16, and ties go to the first.
         """
+        logits: Tensor
         if self.training:
-            logits: Tensor = head(features)
-            return logits
-        with torch.autocast(features.device.type, enabled=False):
-            logits = head(features.float())
+            logits = head(features)
+        else:
+            with torch.autocast(features.device.type, enabled=False):
+                logits = head(features.float())
         return logits
