@@ -26,7 +26,7 @@ from sparseunet.cli.recipe import (
     recipe_from_arguments,
 )
 from sparseunet.cli.runs import resolve_weights
-from sparseunet.cli.several_processes import taking_part
+from sparseunet.cli.several_processes import leave_at_once, taking_part
 from sparseunet.cli.train_fold import TrainingRequest, train_fold
 from sparseunet.errors import RequestError
 from sparseunet.workspace import (
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             train_fold(request, arguments, folder, processes=processes)
     if not processes.is_first:
-        return 0
+        leave_at_once()
     if asked.split.val or asked.configuration.next_stage is not None:
         files = segment_held_out(
             workspace,

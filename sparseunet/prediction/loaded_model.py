@@ -187,7 +187,7 @@ def load_onto_device(
     if options.compiles:
         require_compiler(device)
         for network in networks:
-            network.compile()
+            network.compile(dynamic=False)
     return LoadedModel(
         model=model,
         networks=networks,

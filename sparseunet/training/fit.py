@@ -275,7 +275,7 @@ def _new_state(
     if max(hardware.processes.count, hardware.num_parts) > 1:
         network = prepare_network(network, device=hardware.device, num_parts=hardware.num_parts)
     if hardware.compiles:
-        network.compile()
+        network.compile(dynamic=False)
     return TrainingState(
         network=network,
         optimizer=new_optimizer(network, config),

@@ -326,7 +326,9 @@ def test_training_weighs_pseudo_labels_by_trust_and_confidence_and_validates_on_
 
     store = CaseStore(folder / "nnUNetPlans_3d_fullres")
     annotation, _ = read_case_annotation(dataset.case("case_0"), dataset.labels)
-    trust = trust_table(TrainingConfig(trust={"manual": 1.0, "pseudo": 0.25}).trust)
+    trust = trust_table(
+        TrainingConfig(trust={"manual": 1.0, "interpolated": 1.0, "pseudo": 0.25}).trust
+    )
     patch = read_training_patch(
         store, "case_0", (0, 0, 0), SHAPE, shape=SHAPE, weights=weight_table(trust)
     )
