@@ -7,7 +7,7 @@ Ctrl-C (exit code 130) and SIGTERM (143) end the training after the running step
 a second one ends it at once.
 
 Several GPUs, or processes on a CPU, share every batch and give what one gives:
-torchrun --standalone --nproc-per-node 2 -m sparseunet train DATASET CONFIGURATION FOLD
+torchrun --standalone --nproc-per-node 2 -m -- sparseunet train DATASET CONFIGURATION FOLD
 """
 
 import argparse

@@ -26,13 +26,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_torchrun_trains_what_one_process_trains(workspace: Path) -> None:
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sparseunet"]
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
     train = ["--workspace", str(workspace), "train", "1", "2d", "0", *RECIPE]
-    command = [sys.executable, "-m", *launch, *train]
+    command = [sys.executable, "-m", *launch, "sparseunet", *train, "--run", "together"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Trained: ") == done.stdout.count("2 processes") == 1
     folder = Path(done.stdout.rpartition("Trained: ")[2].strip())
+    assert folder.parent.name == "together"
     assert read_json(folder / "run.json")["training"]["iterations"] == 4
 
     assert main([*train, "--run", "alone", "--accumulate", "2"]) == 0
