@@ -46,9 +46,9 @@ def taking_part(processes: "Processes") -> Iterator[None]:
 def leave_at_once() -> NoReturn:
     """End a process that has done its share, without the teardown of the interpreter and of torch.
 
-    In it a thread of torch's now and then aborts the process ("terminate called without an active
-    exception", once in some forty trainings with gloo), and then `torchrun` ends the first process,
-    which still has work to do.
+    Once in some forty trainings with gloo the second process aborted after its last step,
+    probably in there ("terminate called without an active exception"), and then `torchrun` ends
+    the first one, which still has work to do.
     """
     logging.shutdown()
     sys.stdout.flush()

@@ -69,7 +69,7 @@ def check_dicom_seg(series: Path, labels: LabelSchema, algorithm: Algorithm) -> 
     Raises:
         UnreadableFileError: `write_dicom_seg` would raise it; names the folder and the reason.
     """
-    sources = _read_headers(series)[:1]
+    sources = _read_headers(series, at_most=1)
     labels_ZYX = np.zeros((1, sources[0].Rows, sources[0].Columns), np.uint8)
     _make(series, sources, labels_ZYX, labels, algorithm)
 
@@ -103,12 +103,12 @@ def write_dicom_seg(
         dataset.save_as(temporary)
 
 
-def _read_headers(series: Path) -> list[Any]:
-    """Return the headers of all slices in the order of the voxels; the first one stands for all."""
+def _read_headers(series: Path, *, at_most: int | None = None) -> list[Any]:
+    """Return the headers of slices in the order of the voxels; the first one stands for all."""
     pydicom = _import("pydicom")
     headers = [
         pydicom.dcmread(file, stop_before_pixels=True, force=True)
-        for file in files_of_series(series)
+        for file in files_of_series(series)[:at_most]
     ]
     for keyword in _MAY_BE_EMPTY:
         if keyword not in headers[0]:

@@ -94,6 +94,15 @@ def require_compiler(device: torch.device) -> None:
         ) from None
 
 
+def compile_network(network: nn.Module) -> None:
+    """Let torch compile a network when it is first used.
+
+    For fixed shapes: patches have one size, and torch 2.13 fails on some networks if it has to
+    allow for others, which it does as soon as it has seen two.
+    """
+    network.compile(dynamic=False)
+
+
 def keep_freed_memory() -> bool:
     """Make this process keep the memory it frees, for training on a CPU; whether that worked.
 

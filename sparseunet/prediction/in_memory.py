@@ -39,7 +39,11 @@ def predict_image(
         RequestError: The scan does not fit the model: channels or dimensions differ; or `options`
             come too late for it.
     """
-    return _segment(as_loaded(model, options), as_image(image, spacing_mm), previous_ZYX)
+    loaded = as_loaded(model, options)
+    case = prepare("image", as_image(image, spacing_mm), loaded.model, previous_ZYX)
+    restored = Restored(case.restoration, loaded.model.labels)
+    restored.paint_all(loaded.logits(case), num_channels=loaded.num_channels)
+    return restored.labels_ZYX
 
 
 def as_loaded(model: LoadedModel | TrainedModel, options: PredictionOptions | None) -> LoadedModel:
@@ -79,10 +83,3 @@ def as_image(image: Image | np.ndarray, spacing_mm: Sequence[float] | None) -> I
         voxels_CZYX=voxels_CZYX,
         geometry=Geometry(shape=(sizes[1], sizes[2], sizes[3]), spacing_mm=(z, y, x)),
     )
-
-
-def _segment(loaded: LoadedModel, image: Image, previous_ZYX: np.ndarray | None) -> np.ndarray:
-    case = prepare("image", image, loaded.model, previous_ZYX)
-    restored = Restored(case.restoration, loaded.model.labels)
-    restored.paint_all(loaded.logits(case), num_channels=loaded.num_channels)
-    return restored.labels_ZYX

@@ -13,6 +13,7 @@ from sparseunet.data.image import Image
 from sparseunet.errors import RequestError
 from sparseunet.networks.device import (
     autocast,
+    compile_network,
     require_compiler,
     resolve_device,
     resolve_precision,
@@ -187,7 +188,7 @@ def load_onto_device(
     if options.compiles:
         require_compiler(device)
         for network in networks:
-            network.compile(dynamic=False)
+            compile_network(network)
     return LoadedModel(
         model=model,
         networks=networks,

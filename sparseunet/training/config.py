@@ -78,17 +78,7 @@ class TrainingConfig:
         self._check_trust()
         if not self.learning_rate > 0:
             raise RequestError(f"The learning rate must be positive, found {self.learning_rate}.")
-        weights = None if self.patch_shares is None else self.patch_shares.values()
-        if weights is not None and not (min(weights, default=-1) >= 0 < sum(weights) < math.inf):
-            raise RequestError(
-                "Patch shares must be weights of at least 0, one of them above it, found "
-                f"{self.patch_shares}."
-            )
-        if self.case_weighting not in CASE_WEIGHTINGS:
-            raise RequestError(
-                f"Cases cannot be weighted by {self.case_weighting!r}; expected one of: "
-                f"{', '.join(CASE_WEIGHTINGS)}."
-            )
+        self._check_sampling()
         self._check_optimisation()
 
     @property
@@ -105,9 +95,22 @@ class TrainingConfig:
                 f"The trust of {', '.join(DEFAULT_TRUST)} must be weights from 0 to 1, one of them "
                 f"above 0; found {told}."
             )
+
+    def _check_sampling(self) -> None:
         if not 0 <= self.foreground_share <= 1:
             raise RequestError(
                 f"The foreground share must be from 0 to 1, found {self.foreground_share}."
+            )
+        weights = None if self.patch_shares is None else self.patch_shares.values()
+        if weights is not None and not (min(weights, default=-1) >= 0 < sum(weights) < math.inf):
+            raise RequestError(
+                "Patch shares must be weights of at least 0, one of them above it, found "
+                f"{self.patch_shares}."
+            )
+        if self.case_weighting not in CASE_WEIGHTINGS:
+            raise RequestError(
+                f"Cases cannot be weighted by {self.case_weighting!r}; expected one of: "
+                f"{', '.join(CASE_WEIGHTINGS)}."
             )
 
     def _check_optimisation(self) -> None:

@@ -15,7 +15,7 @@ from sparseunet.data.dataset import Split
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
 from sparseunet.networks.build import build_network, num_input_channels
-from sparseunet.networks.device import keep_freed_memory
+from sparseunet.networks.device import compile_network, keep_freed_memory
 from sparseunet.planning.plan import Configuration
 from sparseunet.preprocessing.previous_stage import PreviousStage
 from sparseunet.preprocessing.store import CaseStore
@@ -275,7 +275,7 @@ def _new_state(
     if max(hardware.processes.count, hardware.num_parts) > 1:
         network = prepare_network(network, device=hardware.device, num_parts=hardware.num_parts)
     if hardware.compiles:
-        network.compile(dynamic=False)
+        compile_network(network)
     return TrainingState(
         network=network,
         optimizer=new_optimizer(network, config),

@@ -71,7 +71,7 @@ def _train_unless_there(
     source = arguments.data / SETTINGS[setting][0]
     dataset = _dataset(where, arguments, setting)
     train = _nnunet if arm == "nnunet" else _sparseunet
-    predictions, row["train_s"] = train(where, arguments, dataset, row, SETTINGS[setting][2])
+    predictions, row["train_s"] = train(where, arguments, dataset, row)
     scores = predictions.parent / f"{predictions.name}.json"
     references = (source / "labelsTs").resolve()
     where.run(where.sparseunet("evaluate", references, predictions, "-o", scores))
@@ -118,7 +118,6 @@ def _sparseunet(
     arguments: argparse.Namespace,
     dataset: str,
     row: dict[str, Any],
-    patch: list[int] | None,
 ) -> tuple[Path, float]:
     _prepare(where, "sparseunet", dataset)
     name = f"{row['arm']}_{row['iterations']}_{row['base_features']}_{row['seed']}"
@@ -128,7 +127,7 @@ def _sparseunet(
         *("--precision", "float32", "--seed", row["seed"], "--iterations", row["iterations"]),
         *("--iterations-per-epoch", 50, "--base-features", row["base_features"]),
         *("--batch-size", row["batch_size"]),
-        *(["--patch-size", *patch] if patch else []),
+        *(["--patch-size", *patch] if (patch := SETTINGS[row["setting"]][2]) else []),
     )
     if row["arm"] != "sparseunet":
         measure = row["arm"].removeprefix("without-")
@@ -155,7 +154,6 @@ def _nnunet(
     arguments: argparse.Namespace,
     dataset: str,
     row: dict[str, Any],
-    patch: list[int] | None,
 ) -> tuple[Path, float]:
     _prepare(where, "nnunet", dataset)
     name = f"nnunet_{row['iterations']}_{row['base_features']}"
@@ -169,7 +167,7 @@ def _nnunet(
         "iterations": row["iterations"],
         "features": row["base_features"],
         "batch": row["batch_size"],
-        "patch": patch,
+        "patch": SETTINGS[row["setting"]][2],
         "threads": arguments.threads,
         "scans": [str(scan) for scan in sorted((where.raw / dataset / "imagesTs").iterdir())],
         "output": str(predictions),

@@ -72,11 +72,7 @@ class FilledCase:
 
 
 def fill_dataset(
-    dataset: Dataset,
-    *,
-    options: InterpolationOptions,
-    folder: Path,
-    num_workers: int,
+    dataset: Dataset, *, options: InterpolationOptions, folder: Path, num_workers: int
 ) -> tuple[Dataset, tuple[FilledCase, ...]]:
     """Write `labelsTr`, `provenanceTr` and `confidenceTr` with the gaps of every case filled.
 
