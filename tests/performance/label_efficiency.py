@@ -3,6 +3,8 @@
 Arms: `nnunet` (its own trainer and ignore label), `sparseunet`, and `without-MEASURE`: sparseunet
 with one of its measures for sparse labels taken back (`train_without.py`). Network, batch, steps,
 precision (float32), labels and test scans are the same; predictions are made without mirroring.
+In settings with a method of interpolation, e.g. `0.05-fused`, `sparseunet interpolate` has filled
+the slices between the annotated ones before.
 
 Each training is a row of a JSON lines file as soon as it is scored. The same command again skips
 rows that are there, so a long comparison can be interrupted, extended and run in parts. `--show`
@@ -28,11 +30,13 @@ SETTINGS = {
     "0.20": (HIPPOCAMPUS, "Dataset120_Hip20", None),
     "0.10": (HIPPOCAMPUS, "Dataset110_Hip10", None),
     "0.05": (HIPPOCAMPUS, "Dataset105_Hip05", None),
+    "0.10-fused": (HIPPOCAMPUS, "Dataset210_Hip10Fused", None),
+    "0.05-fused": (HIPPOCAMPUS, "Dataset205_Hip05Fused", None),
     "scribbles": (ACDC, "Dataset028_ACDCScribbles", [10, 128, 128]),
 }
 """Name to source, dataset to train on and patch (None: the plan's)."""
+CONFIGURATIONS = ["3d_fullres", "2d"]
 ARMS = ["sparseunet", "nnunet", *(f"without-{measure}" for measure in MEASURES)]
-CONFIGURATION = "3d_fullres"
 
 
 def main() -> None:
@@ -44,6 +48,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, default=500, help="a multiple of 50")
     parser.add_argument("--base-features", type=int, default=16)
+    parser.add_argument("-c", "--configuration", default="3d_fullres", choices=CONFIGURATIONS)
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--show", action="store_true", help="train nothing")
@@ -62,6 +67,7 @@ def _train_unless_there(
         "setting": setting,
         "arm": arm,
         "seed": seed,
+        "configuration": arguments.configuration,
         "iterations": arguments.iterations,
         "base_features": arguments.base_features,
         "batch_size": arguments.batch_size,
@@ -97,6 +103,10 @@ def _dataset(where: Bench, arguments: argparse.Namespace, setting: str) -> str:
             (made / folder).symlink_to(of / folder)
         (made / "labelsTr").symlink_to(of / "labelsTr_scribble")
         (made / "dataset.json").write_bytes((of / "dataset_scribble.json").read_bytes())
+    elif "-" in setting:
+        density, method = setting.split("-")
+        sparse = _dataset(where, arguments, density)
+        where.run(where.sparseunet("interpolate", "-d", sparse, "--method", method, "-o", name))
     elif setting != "dense":
         flags = ["--density", setting, "--selector", "fixed", "--axis", "0", "-o", name]
         where.run(where.sparseunet("simulate_annotation", "-d", source, *flags))
@@ -106,7 +116,7 @@ def _dataset(where: Bench, arguments: argparse.Namespace, setting: str) -> str:
 def _prepare(where: Bench, package: str, dataset: str) -> None:
     if not where.preprocessed(package, dataset).exists():
         number = str(int(dataset[7:10]))
-        flags = ["-d", number, "-c", CONFIGURATION, "-np", "1"]
+        flags = ["-d", number, "-c", *CONFIGURATIONS, "-np", "1"]
         if package == "nnunet":
             where.run(where.nnunet("plan_and_preprocess", *flags, "-npfp", "1"))
         else:
@@ -123,7 +133,8 @@ def _sparseunet(
     name = f"{row['arm']}_{row['iterations']}_{row['base_features']}_{row['seed']}"
     command = where.sparseunet(
         "train",
-        *(dataset, CONFIGURATION, "all", "--run", name, "-device", "cpu", "--num-workers", "0"),
+        *(dataset, row["configuration"], "all", "--run", name),
+        *("-device", "cpu", "--num-workers", "0"),
         *("--precision", "float32", "--seed", row["seed"], "--iterations", row["iterations"]),
         *("--iterations-per-epoch", 50, "--base-features", row["base_features"]),
         *("--batch-size", row["batch_size"]),
@@ -135,8 +146,8 @@ def _sparseunet(
     start = time.time()
     where.run(command, OMP_NUM_THREADS=str(arguments.threads))
     train_s = time.time() - start
-    run = where.root / "sparseunet" / "results" / dataset / CONFIGURATION / name
-    predictions = where.root / "predictions" / dataset / name
+    run = where.root / "sparseunet" / "results" / dataset / row["configuration"] / name
+    predictions = where.root / "predictions" / dataset / row["configuration"] / name
     scans = where.raw / dataset / "imagesTs"
     where.run(
         where.sparseunet(
@@ -157,11 +168,13 @@ def _nnunet(
 ) -> tuple[Path, float]:
     _prepare(where, "nnunet", dataset)
     name = f"nnunet_{row['iterations']}_{row['base_features']}"
-    predictions = where.root / "predictions" / dataset / f"{name}_{row['seed']}"
+    predictions = (
+        where.root / "predictions" / dataset / row["configuration"] / f"{name}_{row['seed']}"
+    )
     predictions.mkdir(parents=True, exist_ok=True)
     request = {
         "dataset": dataset,
-        "configuration": CONFIGURATION,
+        "configuration": row["configuration"],
         "name": name,
         "seed": row["seed"],
         "iterations": row["iterations"],
@@ -184,15 +197,11 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    """Print mean ± standard deviation over seeds, a line for each length and network."""
-    sizes = sorted({(row["iterations"], row["base_features"]) for row in rows})
-    for iterations, features in sizes:
-        chosen = [
-            row
-            for row in rows
-            if (row["iterations"], row["base_features"]) == (iterations, features)
-        ]
-        print(f"\n{iterations} steps, {features} features:")
+    """Print mean ± standard deviation over seeds, a table for each configuration and size."""
+    keys = ("configuration", "iterations", "base_features", "batch_size")
+    for size in sorted({tuple(row[key] for key in keys) for row in rows}):
+        chosen = [row for row in rows if tuple(row[key] for key in keys) == size]
+        print("\n{}, {} steps, {} features, batch {}:".format(*size))
         table = []
         for arm in [arm for arm in ARMS if any(row["arm"] == arm for row in chosen)]:
             line = {"arm": arm}
