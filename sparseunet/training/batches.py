@@ -7,6 +7,7 @@ batches that are missing.
 import logging
 import multiprocessing
 import multiprocessing.process
+import os
 import shutil
 import signal
 import threading
@@ -14,12 +15,14 @@ import traceback
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset
 
 from sparseunet.errors import SparseUNetError
 from sparseunet.training.loader import Batch, BatchDataset
+from sparseunet.training.processes import may_fork
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +142,8 @@ class _Crew:
             num_workers=num_workers,
             pin_memory=pin_memory,
             prefetch_factor=_AHEAD,
-            worker_init_fn=_leave_signals_to_training,
+            worker_init_fn=_obey_training,
+            multiprocessing_context=_context(),
         )
         others = set(multiprocessing.active_children())
         in_main_thread = threading.current_thread() is threading.main_thread()
@@ -180,10 +184,28 @@ class _Crew:
             process.join()
 
 
-def _leave_signals_to_training(_: int) -> None:
-    """In a new process: ignore what a terminal or a scheduler sends to all processes at once."""
+def _context() -> BaseContext | None:
+    """How processes start; None as the system usually does."""
+    if may_fork() or "forkserver" not in multiprocessing.get_all_start_methods():
+        return None
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([BatchDataset.__module__])  # torch takes seconds to import
+    return context
+
+
+def _obey_training(_: int) -> None:
+    """In a new process: ignore what a terminal or a scheduler sends to all, end with the parent."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the training is gone, which torch does not see beside a fork server."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _cause(code: int) -> str:

@@ -26,14 +26,14 @@ from sparseunet.training.config import TrainingConfig
 from sparseunet.training.disk import explain_full_disk, warn_if_space_is_short
 from sparseunet.training.epoch import Engine, train_epoch, validate
 from sparseunet.training.interruption import TrainingInterruptedError
-from sparseunet.training.loader import BatchDataset, BatchRecipe, summarise_cases
+from sparseunet.training.loader import MEMORY_BYTES, BatchDataset, BatchRecipe, summarise_cases
 from sparseunet.training.lock import hold_folder
 from sparseunet.training.losses import load_loss
 from sparseunet.training.losses.comparison import weights_by_output
 from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import new_optimizer
 from sparseunet.training.pretrained import load_pretrained_weights
-from sparseunet.training.processes import Processes, prepare_network
+from sparseunet.training.processes import Processes, may_fork, prepare_network
 from sparseunet.training.run_log import OnEpoch, read_log, summary_line, write_log
 from sparseunet.training.sampling import CaseSummary, resolve_shares
 from sparseunet.training.state import TrainingState, checkpoint_bytes, restore_checkpoint
@@ -126,7 +126,14 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
         )
         return _train(
             state,
-            BatchDataset(store, training_cases, recipe, previous_stage, share=share),
+            BatchDataset(
+                store,
+                training_cases,
+                recipe,
+                previous_stage,
+                memory_bytes=MEMORY_BYTES if may_fork() or not hardware.num_workers else 0,
+                share=share,
+            ),
             _validation_dataset(store, split, recipe, previous_stage, share=share),
             engine=engine,
             checkpoints=Checkpoints(folder=folder, every_s=checkpoint_every_s, writes=writes),

@@ -152,6 +152,14 @@ def joined(processes: Processes) -> Iterator["Group"]:
     distributed.destroy_process_group()
 
 
+def may_fork() -> bool:
+    """Whether this process may fork: not while it is one of several.
+
+    gloo's threads may hold a lock at that moment, for which the forked process waits for ever.
+    """
+    return not (distributed.is_available() and distributed.is_initialized())
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
     """Where processes that end with an error agree on who tells it."""

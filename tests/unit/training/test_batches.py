@@ -10,6 +10,7 @@ from contextlib import closing
 import pytest
 import torch
 from tiny_training import make_store
+from torch import distributed
 from torch.utils.data import get_worker_info
 
 from sparseunet.data.annotation import Source
@@ -63,6 +64,13 @@ def assert_same_batches(found, expected):
         assert torch.equal(one.weight_BZYX, other.weight_BZYX)
 
 
+@pytest.fixture
+def group():
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize("kill_after", [0, 5])
 def test_a_killed_worker_is_named_and_replaced_and_no_batch_changes(store, caplog, kill_after):
     expected = list(load(make_dataset(store), 0))
@@ -77,6 +85,25 @@ def test_a_killed_worker_is_named_and_replaced_and_no_batch_changes(store, caplo
     (record,) = caplog.records
     told = record.getMessage()
     assert re.match(rf"Worker [01] \(pid {victim.pid}\).*SIGKILL.*memory.*--num-workers", told)
+    assert set(multiprocessing.active_children()) == others
+
+
+@pytest.mark.skipif(
+    "forkserver" not in multiprocessing.get_all_start_methods(), reason="no fork on this system"
+)
+def test_beside_the_threads_of_a_group_no_worker_is_forked(store, caplog, group):
+    expected = list(load(make_dataset(store), 0))
+    found, others = [], set(multiprocessing.active_children())
+    with closing(load(make_dataset(store), 1)) as batches:
+        for batch in batches:
+            found.append(batch)
+            if len(found) == 1:
+                (victim,) = set(multiprocessing.active_children()) - others
+                assert isinstance(victim, multiprocessing.get_context("forkserver").Process)
+                os.kill(victim.pid, signal.SIGKILL)
+    assert_same_batches(found, expected)
+    (record,) = caplog.records
+    assert re.match(rf"Worker 0 \(pid {victim.pid}\).*SIGKILL", record.getMessage())
     assert set(multiprocessing.active_children()) == others
 
 
