@@ -28,7 +28,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_torchrun_trains_what_one_process_trains(workspace: Path) -> None:
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
     train = ["--workspace", str(workspace), "train", "1", "2d", "0", *RECIPE]
-    command = [sys.executable, "-m", *launch, "sparseunet", *train, "--run", "together"]
+    more = ["--run", "together", "--num-workers", "1"]
+    command = [sys.executable, "-m", *launch, "sparseunet", *train, *more]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Trained: ") == done.stdout.count("2 processes") == 1
