@@ -64,6 +64,20 @@ def assert_same_batches(found, expected):
         assert torch.equal(one.weight_BZYX, other.weight_BZYX)
 
 
+def load_and_kill(store, num_workers, *, kill_after):
+    """Load all batches while one of the workers is killed; return them and the killed process."""
+    found, others = [], set(multiprocessing.active_children())
+    with closing(load(make_dataset(store), num_workers)) as batches:
+        for batch in batches:
+            found.append(batch)
+            if len(found) == kill_after + 1:
+                victim, *rest = set(multiprocessing.active_children()) - others
+                assert len(rest) == num_workers - 1
+                os.kill(victim.pid, signal.SIGKILL)
+    assert set(multiprocessing.active_children()) == others
+    return found, victim
+
+
 @pytest.fixture
 def group():
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
@@ -73,38 +87,22 @@ def group():
 
 @pytest.mark.parametrize("kill_after", [0, 5])
 def test_a_killed_worker_is_named_and_replaced_and_no_batch_changes(store, caplog, kill_after):
-    expected = list(load(make_dataset(store), 0))
-    found, others = [], set(multiprocessing.active_children())
-    with closing(load(make_dataset(store), 2)) as batches:
-        for batch in batches:
-            found.append(batch)
-            if len(found) == kill_after + 1:
-                (victim, _) = set(multiprocessing.active_children()) - others
-                os.kill(victim.pid, signal.SIGKILL)
-    assert_same_batches(found, expected)
+    found, victim = load_and_kill(store, 2, kill_after=kill_after)
+    assert_same_batches(found, list(load(make_dataset(store), 0)))
     (record,) = caplog.records
     told = record.getMessage()
     assert re.match(rf"Worker [01] \(pid {victim.pid}\).*SIGKILL.*memory.*--num-workers", told)
-    assert set(multiprocessing.active_children()) == others
 
 
 @pytest.mark.skipif(
     "forkserver" not in multiprocessing.get_all_start_methods(), reason="no fork on this system"
 )
 def test_beside_the_threads_of_a_group_no_worker_is_forked(store, caplog, group):
-    expected = list(load(make_dataset(store), 0))
-    found, others = [], set(multiprocessing.active_children())
-    with closing(load(make_dataset(store), 1)) as batches:
-        for batch in batches:
-            found.append(batch)
-            if len(found) == 1:
-                (victim,) = set(multiprocessing.active_children()) - others
-                assert isinstance(victim, multiprocessing.get_context("forkserver").Process)
-                os.kill(victim.pid, signal.SIGKILL)
-    assert_same_batches(found, expected)
+    found, victim = load_and_kill(store, 1, kill_after=0)
+    assert isinstance(victim, multiprocessing.get_context("forkserver").Process)
+    assert_same_batches(found, list(load(make_dataset(store), 0)))
     (record,) = caplog.records
     assert re.match(rf"Worker 0 \(pid {victim.pid}\).*SIGKILL", record.getMessage())
-    assert set(multiprocessing.active_children()) == others
 
 
 def test_where_workers_keep_running_out_of_memory_batches_are_made_without(store, caplog):
