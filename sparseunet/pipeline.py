@@ -23,7 +23,7 @@ from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.predict import predict
 from sparseunet.preprocessing.dataset import preprocess_dataset
 from sparseunet.preprocessing.store import CaseStore
-from sparseunet.training.config import TrainingConfig
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.run import train_on_all_cases
 from sparseunet.training.step import Hardware
 from sparseunet.workspace import Workspace
@@ -45,7 +45,7 @@ def run_pipeline(
     configuration_name: str,
     base_features: int,
     batch_size: int,
-    config: TrainingConfig,
+    recipe: Recipe,
     hardware: Hardware,
 ) -> PipelineResult:
     """Go from a raw dataset, sparse or dense, to scores on its test set (`imagesTs`, `labelsTs`).
@@ -78,7 +78,7 @@ def run_pipeline(
         plan=plan,
         configuration=configuration,
         dataset_json=description,
-        config=config,
+        recipe=recipe,
         hardware=hardware,
         results=workspace.results_dataset(name) / configuration.name,
     )

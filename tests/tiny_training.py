@@ -25,9 +25,9 @@ from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
 from sparseunet.preprocessing.case import PreprocessedCase, Restoration
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.preprocessing.write import write_case
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.fit import fit
 from sparseunet.training.interruption import stop_on_signals
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.run_log import read_log
 from sparseunet.training.step import Hardware
 
@@ -119,16 +119,16 @@ def make_store(folder, *, slices=None, scribbles=False, count=3, without_box=())
     return CaseStore(folder)
 
 
-def make_config(**changes):
+def make_recipe(**changes):
     defaults = {"iterations": 9, "iterations_per_epoch": 3, "seed": 1}
-    return TrainingConfig(**(defaults | changes))
+    return Recipe(**(defaults | changes))
 
 
 def train_tiny(
     store,
     folder,
     *,
-    config=None,
+    recipe=None,
     dimensions=3,
     architecture="plain_unet",
     hardware=CPU,
@@ -145,7 +145,7 @@ def train_tiny(
         Split(train=store.cases, val=tuple(val)),
         configuration=with_base_features(configuration, 4),
         labels=labels,
-        config=config or make_config(),
+        recipe=recipe or make_recipe(),
         hardware=hardware,
         folder=folder,
         **more,
@@ -184,7 +184,7 @@ def main(data, run, options="{}"):
     hardware = Hardware(
         device=torch.device("cpu"), dtype=None, num_workers=given.pop("num_workers", 0)
     )
-    recipe = make_config(**given.pop("config", {}))
+    recipe = make_recipe(**given.pop("recipe", {}))
     store = CaseStore(Path(data))
     val = store.cases[: given.pop("num_val", 0)]
     try:
@@ -192,7 +192,7 @@ def main(data, run, options="{}"):
             train_tiny(
                 store,
                 Path(run),
-                config=recipe,
+                recipe=recipe,
                 hardware=hardware,
                 val=val,
                 stop_signal=stop_signal,

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tiny_training import CPU, LABELS, make_config, make_configuration, train_tiny
+from tiny_training import CPU, LABELS, make_configuration, make_recipe, train_tiny
 
 from sparseunet.cli.environment import launched_processes
 from sparseunet.cli.several_processes import taking_part
@@ -76,7 +76,7 @@ def train_one(training, processes=ALONE, **more):
     return train_tiny(
         store,
         run,
-        config=make_config(**({"iterations": 6} | given.pop("config", {}))),
+        recipe=make_recipe(**({"iterations": 6} | given.pop("recipe", {}))),
         hardware=hardware,
         val=store.cases[:1],
         labels=REGIONS if given.pop("regions", False) else LABELS,
@@ -92,11 +92,11 @@ def overflow_once(processes):
         The scale of the loss, and the weights.
     """
     torch.manual_seed(0)
-    plan, config = make_configuration().network, make_config()
+    plan, recipe = make_configuration().network, make_recipe()
     network = build_network(plan, num_input_channels=1, num_outputs=2, deep_supervision=True)
     state = TrainingState(
         network=network,
-        optimizer=new_optimizer(network, config),
+        optimizer=new_optimizer(network, recipe),
         scaler=torch.amp.GradScaler("cpu", init_scale=2.0**10),
     )
     objective = Objective(
@@ -114,7 +114,7 @@ def overflow_once(processes):
             weight_BZYX=torch.ones(2, 8, 16, 16),
         )
         own = whole.parts(processes.count)[processes.rank]
-        train_step(state, own, objective=objective, config=config, hardware=hardware)
+        train_step(state, own, objective=objective, recipe=recipe, hardware=hardware)
     return state.scaler.get_scale(), network.state_dict()
 
 

@@ -20,7 +20,7 @@ from sparseunet.annotation.budget import Budget
 from sparseunet.annotation.cost import CostModel
 from sparseunet.annotation.planning_request import (
     Axis,
-    PlanningOptions,
+    SpendingOptions,
     check_request,
     read_geometries,
     request_problem,
@@ -44,7 +44,7 @@ def make_annotation_plan(
     selector: str = "fixed",
     axis: Axis = "auto",
     seed: int = 0,
-    options: PlanningOptions | None = None,
+    options: SpendingOptions | None = None,
 ) -> AnnotationPlan:
     """Choose slices to annotate within a budget; labels are not needed.
 
@@ -69,7 +69,7 @@ def make_annotation_plan(
         DatasetError: The request makes no sense for this dataset; holds every problem.
         RequestError: The selector cannot do what is asked for.
     """
-    options = options or PlanningOptions()
+    options = options or SpendingOptions()
     budget, geometries = check_request(
         dataset, budget=budget, selector=selector, axis=axis, options=options
     )
@@ -175,7 +175,7 @@ def _order(stack: SliceStack) -> tuple[str, int]:
 
 
 def _choose_alternative(
-    budget: Budget, situation: Situation, options: PlanningOptions
+    budget: Budget, situation: Situation, options: SpendingOptions
 ) -> tuple[tuple[Alternative, ...], Alternative]:
     wanted = options.num_volumes if isinstance(options.num_volumes, int) else None
     try:
@@ -201,7 +201,7 @@ def _spend(
     chosen: Alternative,
     selector: str,
     seed: int,
-    options: PlanningOptions,
+    options: SpendingOptions,
 ) -> tuple[list[SliceStack], tuple[int, ...] | None, int]:
     """Return the stacks to choose from, the slices of each (None: any) and of all of them."""
     mode = options.num_volumes

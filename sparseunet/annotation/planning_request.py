@@ -19,7 +19,7 @@ Axis = int | Literal["auto", "all"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PlanningOptions:
+class SpendingOptions:
     """How the budget is spent, beside which selector chooses slices."""
 
     num_volumes: int | Literal["auto", "selector"] = "auto"
@@ -47,7 +47,7 @@ def check_request(
     budget: Budget | str,
     selector: str,
     axis: Axis,
-    options: PlanningOptions,
+    options: SpendingOptions,
 ) -> tuple[Budget, dict[str, Geometry]]:
     """Return the budget and the grid of every case by its first channel, if all makes sense.
 
@@ -134,7 +134,7 @@ def request_problem(
 
 
 def _problems_of_request(
-    dataset: Dataset, *, axis: Axis, options: PlanningOptions
+    dataset: Dataset, *, axis: Axis, options: SpendingOptions
 ) -> list[Problem]:
     problems = []
     wanted = {

@@ -14,7 +14,7 @@ from sparseunet.annotation.annotation_record import (
 )
 from sparseunet.annotation.budget import Budget
 from sparseunet.annotation.make_annotation_plan import make_annotation_plan
-from sparseunet.annotation.planning_request import PlanningOptions
+from sparseunet.annotation.planning_request import SpendingOptions
 from sparseunet.annotation.sparse_copy import SimulationSummary, hide_all_but, write_sparse_copy
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.dataset import Case, Dataset
@@ -106,7 +106,7 @@ def plan_for_density(
         selector=selector,
         axis=axis,
         seed=seed,
-        options=PlanningOptions(
+        options=SpendingOptions(
             num_volumes=max(1, round(volume_share * len(labelled))), num_workers=num_workers
         ),
     )

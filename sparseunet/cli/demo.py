@@ -87,7 +87,7 @@ def _run_pipeline(
 ) -> "PipelineResult":
     from sparseunet.networks.device import resolve_device, resolve_precision
     from sparseunet.pipeline import run_pipeline
-    from sparseunet.training.config import TrainingConfig
+    from sparseunet.training.recipe import Recipe
     from sparseunet.training.step import Hardware
 
     device = resolve_device(arguments.device)
@@ -97,7 +97,7 @@ def _run_pipeline(
         configuration_name="3d_fullres",
         base_features=16,
         batch_size=2,
-        config=TrainingConfig(
+        recipe=Recipe(
             iterations=arguments.iterations,
             iterations_per_epoch=max(1, arguments.iterations // 10),
             seed=arguments.seed,

@@ -19,7 +19,7 @@ from sparseunet.errors import RequestError
 if TYPE_CHECKING:
     from sparseunet.annotation.annotation_plan import AnnotationPlan
     from sparseunet.annotation.cost import CostModel
-    from sparseunet.annotation.planning_request import Axis, PlanningOptions
+    from sparseunet.annotation.planning_request import Axis, SpendingOptions
     from sparseunet.data.dataset import Dataset
 
 _RANDOM_SHARE = 1 / 3
@@ -190,10 +190,10 @@ def _refuse_without_effect(arguments: argparse.Namespace) -> None:
         raise RequestError(f"{', '.join(changed)} has no effect {when} --after; leave it out.")
 
 
-def _options(arguments: argparse.Namespace, cost: "CostModel") -> "PlanningOptions":
-    from sparseunet.annotation.planning_request import PlanningOptions
+def _options(arguments: argparse.Namespace, cost: "CostModel") -> "SpendingOptions":
+    from sparseunet.annotation.planning_request import SpendingOptions
 
-    return PlanningOptions(
+    return SpendingOptions(
         num_volumes=_num_volumes(arguments.volumes),
         volume_choice=arguments.choose_volumes,
         dimensions=arguments.dimensions,

@@ -124,14 +124,14 @@ def write_report(
     """
     from sparseunet.artifacts import atomic_path
     from sparseunet.planning.plan_report import format_report, label_sentences, report_plan
-    from sparseunet.training.config import TrainingConfig
+    from sparseunet.training.recipe import Recipe
 
     report = report_plan(
         plan,
         dataset_json=dataset_json,
         fingerprint=fingerprint,
         densities=densities,
-        foreground_share=TrainingConfig().foreground_share,
+        foreground_share=Recipe().foreground_share,
     )
     path = plan_report_file(plans_file)
     with atomic_path(path) as temporary:

@@ -25,7 +25,7 @@ def fit_plan_to_time(
     """
     from sparseunet.data.load import parse_labels
     from sparseunet.networks.device import DTYPE_NAMES, resolve_device, resolve_precision
-    from sparseunet.training.config import TrainingConfig
+    from sparseunet.training.recipe import Recipe
     from sparseunet.training.step import Hardware
     from sparseunet.training.time_budget import fit_into_budget
 
@@ -43,7 +43,7 @@ def fit_plan_to_time(
         fitted = fit_into_budget(
             configuration,
             labels=labels,
-            config=TrainingConfig(),
+            recipe=Recipe(),
             hardware=hardware,
             budget_s=60 * minutes,
         )

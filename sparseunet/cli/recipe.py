@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from sparseunet.data.labels import LabelSchema
     from sparseunet.planning.plan import Configuration
     from sparseunet.preprocessing.case import Restoration
-    from sparseunet.training.config import TrainingConfig
     from sparseunet.training.presets import Preset
+    from sparseunet.training.recipe import Recipe
 
 _RECIPE_FLAGS = (
     "learning_rate",
@@ -31,11 +31,11 @@ _RECIPE_FLAGS = (
     "batch_dice",
     "foreground_share",
 )
-"""Flags that are fields of `TrainingConfig`, by the same name."""
+"""Flags that are fields of `Recipe`, by the same name."""
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare length and recipe; every field of `TrainingConfig` that a person may choose."""
+    """Declare length and recipe; every field of `Recipe` that a person may choose."""
     length = parser.add_argument_group("length (default: 1000 epochs of 250 iterations)")
     length.add_argument("--iterations", type=int, help="steps of the whole training")
     length.add_argument("--epochs", type=int, help="number of epochs")
@@ -187,7 +187,7 @@ def recipe_from_arguments(
     planned_iterations: int | None,
     labels: "LabelSchema",
     scans: "Iterable[Restoration]",
-) -> "TrainingConfig":
+) -> "Recipe":
     """Return the recipe: of the preset, with what the flags change.
 
     Args:
@@ -202,7 +202,7 @@ def recipe_from_arguments(
         RequestError: A value is out of its range, or the class weights do not fit the classes.
     """
     from sparseunet.training.augmentation import load_augmentation
-    from sparseunet.training.config import DEFAULT_TRUST, TrainingConfig
+    from sparseunet.training.recipe import DEFAULT_TRUST, Recipe
 
     preset = _preset(arguments, configuration)
     fields: dict[str, Any] = dict(preset.recipe)
@@ -212,7 +212,7 @@ def recipe_from_arguments(
         if getattr(arguments, name) is not None
     }
     length = _length(arguments, _first(fields.pop("iterations", None), planned_iterations))
-    config = TrainingConfig(
+    recipe = Recipe(
         **fields,
         **length,
         class_weights=_class_weights(arguments, preset, labels.classes),
@@ -221,9 +221,9 @@ def recipe_from_arguments(
         trust=DEFAULT_TRUST | _weights("--trust", arguments.trust or ()),
         seed=arguments.seed,
     )
-    load_loss(config.loss)  # wrong names are refused before anything is written
-    load_augmentation(config.augmentation)
-    return config
+    load_loss(recipe.loss)  # wrong names are refused before anything is written
+    load_augmentation(recipe.augmentation)
+    return recipe
 
 
 def _length(arguments: argparse.Namespace, planned_iterations: int | None) -> dict[str, Any]:

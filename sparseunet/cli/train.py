@@ -176,18 +176,18 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> TrainingReq
     planned_iterations = budgeted_iterations(content, arguments.configuration)
     dataset_json = _read_prepared(folder / DATASET_JSON, dataset_name)
     labels = parse_labels(dataset_json)
-    config = recipe_from_arguments(
+    recipe = recipe_from_arguments(
         arguments,
         configuration,
         planned_iterations=planned_iterations,
         labels=labels,
         scans=(store.manifest(case).restoration for case in split.train),
     )
-    resolve_shares(config.patch_shares, labels)  # these two refuse unknown names
-    weights_by_output(labels, config.class_weights)
+    resolve_shares(recipe.patch_shares, labels)  # these two refuse unknown names
+    weights_by_output(labels, recipe.class_weights)
     pretrained = _pretrained(workspace, arguments)
     identity = run_identity(
-        config,
+        recipe,
         configuration,
         data_hash=store.content_hash(),
         time_budget_min=arguments.time_budget,
@@ -217,7 +217,7 @@ def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> TrainingReq
             dataset_json=dataset_json,
             split=split,
             fold=arguments.fold if arguments.fold == "all" else int(arguments.fold),
-            config=config,
+            recipe=recipe,
             identity=identity,
             run_id=name,
             others=others,

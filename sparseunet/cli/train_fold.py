@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from sparseunet.planning.plan import Configuration
     from sparseunet.preprocessing.store import CaseStore
-    from sparseunet.training.config import TrainingConfig
     from sparseunet.training.processes import Processes
+    from sparseunet.training.recipe import Recipe
     from sparseunet.training.run import Run, RunRequest
     from sparseunet.training.run_log import OnEpoch
     from sparseunet.training.step import Hardware
@@ -66,17 +66,17 @@ def train_fold(
     def hardware(recorded: str | None) -> "Hardware":
         return _hardware(arguments, processes, precision=recorded or arguments.precision)
 
-    def fitted(chosen: "Hardware") -> tuple["Configuration", "TrainingConfig"]:
+    def fitted(chosen: "Hardware") -> tuple["Configuration", "Recipe"]:
         return _fit_to_budget(request, chosen)
 
     with processes.first_alone():
         run = open_run(folder, request.run, hardware=hardware, fitted=fitted)
-    configuration, config = run.configuration, run.config
+    configuration, recipe = run.configuration, run.recipe
     if not run.is_new:
         print(f"Going on with {folder}")
     print(
         f"{request.run.plan.dataset_name} {configuration.name} fold {request.run.fold}: "
-        f"{config.iterations} iterations of batch {configuration.batch_size}, patch "
+        f"{recipe.iterations} iterations of batch {configuration.batch_size}, patch "
         f"{'×'.join(map(str, configuration.patch_size))}, "
         f"{configuration.network.architecture}, "
         f"{configuration.network.features_per_stage[0]} base features, {run.hardware.device}, "
@@ -94,7 +94,7 @@ def train_fold(
                 request.run.split,
                 configuration=configuration,
                 labels=parse_labels(request.run.dataset_json),
-                config=config,
+                recipe=recipe,
                 hardware=run.hardware,
                 folder=folder,
                 on_epoch=on_epoch,
@@ -138,7 +138,7 @@ def _forecast(request: TrainingRequest, run: "Run") -> None:
         request.run.split.train,
         configuration=run.configuration,
         labels=parse_labels(request.run.dataset_json),
-        config=run.config,
+        recipe=run.recipe,
     )
     if forecast is not None:
         write_forecast(run.folder / FORECAST_JSON, forecast)
@@ -159,7 +159,7 @@ def _listeners(
     def show(log: Sequence[dict[str, Any]]) -> None:
         draw_training_curves(log, run.folder / PROGRESS_PNG)
         if not sys.stdout.isatty():
-            print(_epoch_line(log[-1], run.config.epochs), flush=True)
+            print(_epoch_line(log[-1], run.recipe.epochs), flush=True)
 
     listeners: list[OnEpoch] = [show]
     if arguments.tensorboard:
@@ -172,7 +172,7 @@ def _listeners(
         listeners.append(
             stack.enter_context(
                 write_wandb(
-                    arguments.wandb, name=name, folder=run.folder, config=asdict(run.config)
+                    arguments.wandb, name=name, folder=run.folder, config=asdict(run.recipe)
                 )
             )
         )
@@ -238,10 +238,10 @@ def compute_threads(cpus: int, num_workers: int) -> int:
 
 def _fit_to_budget(
     request: TrainingRequest, hardware: "Hardware"
-) -> tuple["Configuration", "TrainingConfig"]:
+) -> tuple["Configuration", "Recipe"]:
     asked = request.run
     if request.time_budget_min is None:
-        return asked.configuration, asked.config
+        return asked.configuration, asked.recipe
     if hardware.processes.count > 1 or hardware.num_parts > 1:
         raise RequestError(
             "--time-budget measures one process and whole batches. Start the run so, stop it "
@@ -260,13 +260,13 @@ def _fit_to_budget(
     fitted = fit_into_budget(
         asked.configuration,
         labels=parse_labels(asked.dataset_json),
-        config=asked.config,
+        recipe=asked.recipe,
         hardware=hardware,
         budget_s=60 * request.time_budget_min,
     )
-    per_epoch = min(asked.config.iterations_per_epoch, max(1, fitted.iterations // 20))
-    config = replace(asked.config, iterations=fitted.iterations, iterations_per_epoch=per_epoch)
-    return fitted.configuration, config
+    per_epoch = min(asked.recipe.iterations_per_epoch, max(1, fitted.iterations // 20))
+    recipe = replace(asked.recipe, iterations=fitted.iterations, iterations_per_epoch=per_epoch)
+    return fitted.configuration, recipe
 
 
 def _tell_pace(run: "Run", step_s: float, left: int) -> None:
@@ -278,8 +278,8 @@ def _tell_pace(run: "Run", step_s: float, left: int) -> None:
         if mib is not None
     )
     print(
-        f"A step takes {step_s:.3g} s: an epoch of {run.config.iterations_per_epoch} "
-        f"{format_duration(step_s * run.config.iterations_per_epoch)}, the {left} steps left "
+        f"A step takes {step_s:.3g} s: an epoch of {run.recipe.iterations_per_epoch} "
+        f"{format_duration(step_s * run.recipe.iterations_per_epoch)}, the {left} steps left "
         f"{format_duration(step_s * left)}, without validation"
         + (f". Used so far: {memory}." if memory else "."),
         flush=True,

@@ -37,8 +37,8 @@ from sparseunet.self_training.completion_report import completion_to_json
 from sparseunet.self_training.teachers import (
     Fold,
     LearnedFrom,
-    acquaintance,
     assign_folds,
+    exposure,
     training_cases,
 )
 from sparseunet.workspace import (
@@ -217,7 +217,7 @@ def _locate(
             labels=file,
             confidence=uncertainty_file(file, name, CONFIDENCE_MAP),
             folds=folds,
-            acquaintance=acquaintance(name, folds, learned_from),
+            exposure=exposure(name, folds, learned_from),
         )
     return found
 

@@ -15,7 +15,7 @@ from sparseunet.data.labels import LabelSchema
 from sparseunet.data.provenance import manual_only, read_case_annotation, write_provenance
 from sparseunet.errors import DatasetError, Severity
 from sparseunet.evaluation.per_slice import CaseParts, score_parts
-from sparseunet.self_training.teachers import Acquaintance, Fold
+from sparseunet.self_training.teachers import Exposure, Fold
 
 _PERCENT = 100
 _ROUNDING = 1e-6
@@ -51,7 +51,7 @@ class CompletedCase:
     case: str
     folds: tuple[Fold, ...]
     """That labelled it."""
-    acquaintance: Acquaintance
+    exposure: Exposure
     classes: dict[str, ClassCounts]
     """Background and all classes or regions."""
     num_unsure: int
@@ -71,7 +71,7 @@ class PredictedFiles:
     confidence: Path
     """Whole percent."""
     folds: tuple[Fold, ...]
-    acquaintance: Acquaintance
+    exposure: Exposure
 
 
 def read_standing(
@@ -160,7 +160,7 @@ def complete_case(
     return CompletedCase(
         case=case.name,
         folds=predicted.folds,
-        acquaintance=predicted.acquaintance,
+        exposure=predicted.exposure,
         classes=_count(filled, labels),
         num_unsure=int(np.count_nonzero(free_ZYX & known_ZYX & ~sure_ZYX)),
         num_not_looked_for=int(np.count_nonzero(free_ZYX & ~known_ZYX)),

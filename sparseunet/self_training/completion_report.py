@@ -38,14 +38,14 @@ def completion_to_json(cases: Sequence[CompletedCase], labels: LabelSchema) -> d
             "class_not_looked_for": sum(case.num_not_looked_for for case in cases),
         },
         "agreement": {
-            kind: _agreement([case for case in cases if case.acquaintance == kind], labels)
-            for kind in sorted({case.acquaintance for case in cases})
+            kind: _agreement([case for case in cases if case.exposure == kind], labels)
+            for kind in sorted({case.exposure for case in cases})
         },
         "cases": [
             {
                 "case": case.case,
                 "folds": case.folds,
-                "model": case.acquaintance,
+                "model": case.exposure,
                 "classes": {name: _describe([counts]) for name, counts in case.classes.items()},
                 "below_min_confidence": case.num_unsure,
                 "class_not_looked_for": case.num_not_looked_for,

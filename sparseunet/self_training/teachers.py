@@ -11,7 +11,7 @@ from sparseunet.workspace import RUN_JSON, fold_folder
 Fold = int | str
 LearnedFrom = Mapping[Fold, frozenset[str] | None]
 """Fold to the names of the cases that it was trained on; None where nobody recorded them."""
-Acquaintance = Literal["seen in training", "out of fold", "unknown"]
+Exposure = Literal["seen in training", "out of fold", "unknown"]
 """Whether any of the folds that label a case was trained on it."""
 _NAMED = 5
 
@@ -67,7 +67,7 @@ def assign_folds(
     return assigned
 
 
-def acquaintance(case: str, folds: Sequence[Fold], learned_from: LearnedFrom) -> Acquaintance:
+def exposure(case: str, folds: Sequence[Fold], learned_from: LearnedFrom) -> Exposure:
     """Return whether any of the folds was trained on the case."""
     names = [learned_from[fold] for fold in folds]
     if any(case in (known or ()) for known in names):

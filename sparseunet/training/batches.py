@@ -245,7 +245,7 @@ def fitting_workers(num_workers: int, *, batch_bytes: int, free_bytes: int) -> i
 
 def batch_bytes(dataset: BatchDataset) -> int:
     """Return the size of one batch: float32 channels, int64 labels, float32 weights."""
-    recipe = dataset.recipe
+    recipe = dataset.rules
     voxels = dataset.num_samples
     for length in recipe.patch_size:
         voxels *= length

@@ -12,11 +12,11 @@ import torch
 from sparseunet.networks.device import autocast
 from sparseunet.training.batches import load_batches
 from sparseunet.training.checkpoints import Checkpoints
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.interruption import TrainingInterruptedError
 from sparseunet.training.loader import Batch, BatchDataset
 from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import learning_rate_at
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.run_log import LogEntry
 from sparseunet.training.state import TrainingState
 from sparseunet.training.step import Hardware, train_step
@@ -31,7 +31,7 @@ class Engine:
     """What stays the same from step to step."""
 
     objective: Objective
-    config: TrainingConfig
+    recipe: Recipe
     hardware: Hardware
     stop_signal: Callable[[], int | None]
     """Says which signal has asked the training to stop; None for none."""
@@ -41,7 +41,7 @@ class Engine:
         number = self.hardware.processes.highest(self.stop_signal() or 0)
         if number:
             raise TrainingInterruptedError(
-                f"stopped after step {state.step} of {self.config.iterations}", signal_number=number
+                f"stopped after step {state.step} of {self.recipe.iterations}", signal_number=number
             )
 
 
@@ -59,9 +59,9 @@ def train_epoch(
         TrainingInterruptedError: A signal has come; `state` may be saved and trained on later.
         SparseUNetError: Loss or weights are no numbers, a batch cannot be made, the disk is full.
     """
-    config = engine.config
+    recipe = engine.recipe
     state.network.train()
-    end = min(config.iterations, (state.epochs + 1) * config.iterations_per_epoch)
+    end = min(recipe.iterations, (state.epochs + 1) * recipe.iterations_per_epoch)
     while state.step < end:
         engine.raise_if_stopped(state)
         start = time.perf_counter()
@@ -70,7 +70,7 @@ def train_epoch(
         batch = next(batches)
         state.tally.waited_s += time.perf_counter() - asked
         loss, counts = train_step(
-            state, batch, objective=engine.objective, config=config, hardware=engine.hardware
+            state, batch, objective=engine.objective, recipe=recipe, hardware=engine.hardware
         )
         annotated_voxels = engine.objective.annotated_voxels(batch.weight_BZYX)
         state.tally.add(loss, counts, annotated_voxels=annotated_voxels)
@@ -83,7 +83,7 @@ def train_epoch(
         "step": state.step,
         "train_loss": tally.mean_loss,
         "pseudo_dice": objective.pseudo_dice(tally.counts),
-        "learning_rate": learning_rate_at(state.step - 1, config),
+        "learning_rate": learning_rate_at(state.step - 1, recipe),
         "annotated_voxels": tally.annotated_voxels,
         "class_voxels": _by_class(objective, tally),
         "skipped_steps": tally.skipped_steps,
@@ -102,7 +102,7 @@ def validate(state: TrainingState, dataset: BatchDataset, *, engine: Engine) -> 
     """
     start, tally = time.perf_counter(), Tally()
     device, objective = engine.hardware.device, engine.objective
-    count = max(1, engine.config.iterations_per_epoch // _VALIDATION_SHARE)
+    count = max(1, engine.recipe.iterations_per_epoch // _VALIDATION_SHARE)
     first = (state.epochs + 1) * count
     steps = range(first, first + count)
     state.network.eval()  # nothing drops out, and batch norm learns nothing from what is watched,

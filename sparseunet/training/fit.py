@@ -22,11 +22,10 @@ from sparseunet.preprocessing.store import CaseStore
 from sparseunet.progress import track
 from sparseunet.training.batches import load_batches
 from sparseunet.training.checkpoints import Checkpoints
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.disk import explain_full_disk, warn_if_space_is_short
 from sparseunet.training.epoch import Engine, train_epoch, validate
 from sparseunet.training.interruption import TrainingInterruptedError
-from sparseunet.training.loader import MEMORY_BYTES, BatchDataset, BatchRecipe, summarise_cases
+from sparseunet.training.loader import MEMORY_BYTES, BatchDataset, BatchRules, summarise_cases
 from sparseunet.training.lock import hold_folder
 from sparseunet.training.losses import load_loss
 from sparseunet.training.losses.comparison import weights_by_output
@@ -34,6 +33,7 @@ from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import new_optimizer
 from sparseunet.training.pretrained import load_pretrained_weights
 from sparseunet.training.processes import Processes, may_fork, prepare_network
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.run_log import OnEpoch, read_log, summary_line, write_log
 from sparseunet.training.sampling import CaseSummary, resolve_shares
 from sparseunet.training.state import TrainingState, checkpoint_bytes, restore_checkpoint
@@ -57,7 +57,7 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
     *,
     configuration: Configuration,
     labels: LabelSchema,
-    config: TrainingConfig,
+    recipe: Recipe,
     hardware: Hardware,
     folder: Path,
     on_epoch: Sequence[OnEpoch] = (),
@@ -74,7 +74,7 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
         split: Cases to train on, and to watch (may be none: then there are no best weights).
         configuration: Network, patch and batch.
         labels: The dataset's classes.
-        config: The recipe.
+        recipe: How to train.
         hardware: Device, precision and workers.
         folder: Receives checkpoints and `log.jsonl`, one line per epoch.
         on_epoch: Each called with the whole log after each epoch, e.g. to draw it.
@@ -99,8 +99,8 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
     """
     _check_previous_stage(configuration, previous_stage)
     share = share_of_batch(configuration, hardware)
-    recipe = batch_recipe(configuration, config, labels)
-    training_cases = summarise_cases(store, split.train, recipe)
+    rules = batch_rules(configuration, recipe, labels)
+    training_cases = summarise_cases(store, split.train, rules)
     if not training_cases:
         raise RequestError(
             f"None of the {len(split.train)} training cases has an annotated voxel; annotate some "
@@ -109,32 +109,32 @@ def fit(  # noqa: PLR0913 - a cascade's second stage has one more input than oth
     if hardware.device.type == "cpu":
         keep_freed_memory()
     engine = Engine(
-        objective=_objective(configuration, labels, config, training_cases, hardware.processes),
-        config=config,
+        objective=_objective(configuration, labels, recipe, training_cases, hardware.processes),
+        recipe=recipe,
         hardware=hardware,
         stop_signal=stop_signal,
     )
-    state = _new_state(configuration, labels, config, hardware)
+    state = _new_state(configuration, labels, recipe, hardware)
     writes = hardware.processes.is_first
     with hold_folder(folder) if writes else nullcontext():
         if writes:
             remove_unfinished(folder)
-        _start(state, folder, pretrained, config, writes=writes)
+        _start(state, folder, pretrained, recipe, writes=writes)
         hardware.processes.require_same(
             "recipe, cases or last checkpoint",
-            (state.step, config, configuration, hardware.dtype, split.train, split.val),
+            (state.step, recipe, configuration, hardware.dtype, split.train, split.val),
         )
         return _train(
             state,
             BatchDataset(
                 store,
                 training_cases,
-                recipe,
+                rules,
                 previous_stage,
                 memory_bytes=MEMORY_BYTES if may_fork() or not hardware.num_workers else 0,
                 share=share,
             ),
-            _validation_dataset(store, split, recipe, previous_stage, share=share),
+            _validation_dataset(store, split, rules, previous_stage, share=share),
             engine=engine,
             checkpoints=Checkpoints(folder=folder, every_s=checkpoint_every_s, writes=writes),
             on_epoch=on_epoch,
@@ -147,13 +147,13 @@ def _start(
     state: TrainingState,
     folder: Path,
     pretrained: Path | None,
-    config: TrainingConfig,
+    recipe: Recipe,
     *,
     writes: bool,
 ) -> None:
     if (folder / CHECKPOINT_LATEST).is_file():
         restore_checkpoint(state, folder / CHECKPOINT_LATEST)
-        logger.info("Going on after step %d of %d", state.step, config.iterations)
+        logger.info("Going on after step %d of %d", state.step, recipe.iterations)
         return
     if pretrained is not None:
         load_pretrained_weights(state.network, pretrained)
@@ -176,7 +176,7 @@ def _train(
 ) -> Path:
     folder, hardware, writes = checkpoints.folder, engine.hardware, checkpoints.writes
     log = read_log(folder, epochs=state.epochs)
-    steps = range(state.step, engine.config.iterations)
+    steps = range(state.step, engine.recipe.iterations)
     batches = load_batches(
         training,
         steps=steps,
@@ -187,7 +187,7 @@ def _train(
     progress = track(paced, total=len(steps), label=label) if writes else _unseen(steps)
     with closing(batches), closing(progress):
         try:
-            while state.epochs < engine.config.epochs:
+            while state.epochs < engine.recipe.epochs:
                 entry = train_epoch(
                     state, batches, engine=engine, checkpoints=checkpoints, progress=progress
                 )
@@ -200,7 +200,7 @@ def _train(
                     continue
                 log.append(entry)
                 write_log(folder, log)
-                if checkpoints.is_due() and state.epochs < engine.config.epochs:
+                if checkpoints.is_due() and state.epochs < engine.recipe.epochs:
                     checkpoints.write(state)
                 for call in on_epoch:
                     with explain_full_disk(folder):
@@ -253,26 +253,26 @@ def share_of_batch(configuration: Configuration, hardware: Hardware) -> slice:
 def _objective(
     configuration: Configuration,
     labels: LabelSchema,
-    config: TrainingConfig,
+    recipe: Recipe,
     cases: Sequence[CaseSummary],
     processes: Processes,
 ) -> Objective:
     dense = all(case.is_dense for case in cases)
-    chosen = config.batch_dice
+    chosen = recipe.batch_dice
     return Objective(
         labels=labels,
         strides=configuration.network.strides,
         batch_dice=(configuration.batch_dice if dense else True) if chosen is None else chosen,
-        compare=load_loss(config.loss),
-        class_weights=weights_by_output(labels, config.class_weights),
+        compare=load_loss(recipe.loss),
+        class_weights=weights_by_output(labels, recipe.class_weights),
         total=processes.total,
     )
 
 
 def _new_state(
-    configuration: Configuration, labels: LabelSchema, config: TrainingConfig, hardware: Hardware
+    configuration: Configuration, labels: LabelSchema, recipe: Recipe, hardware: Hardware
 ) -> TrainingState:
-    torch.manual_seed(config.seed)
+    torch.manual_seed(recipe.seed)
     network = build_network(
         configuration.network,
         num_input_channels=num_input_channels(configuration, labels),
@@ -285,7 +285,7 @@ def _new_state(
         compile_network(network)
     return TrainingState(
         network=network,
-        optimizer=new_optimizer(network, config),
+        optimizer=new_optimizer(network, recipe),
         scaler=torch.amp.GradScaler(hardware.device.type, enabled=hardware.dtype is torch.float16),
     )
 
@@ -302,27 +302,25 @@ def _check_previous_stage(configuration: Configuration, given: PreviousStage | N
         )
 
 
-def batch_recipe(
-    configuration: Configuration, config: TrainingConfig, labels: LabelSchema
-) -> BatchRecipe:
+def batch_rules(configuration: Configuration, recipe: Recipe, labels: LabelSchema) -> BatchRules:
     """Return how the batches of a training are drawn.
 
     Raises:
         RequestError: A patch share is of no class; lists what there is.
     """
-    return BatchRecipe(
+    return BatchRules(
         patch_size=configuration.patch_size,
         batch_size=configuration.batch_size,
-        foreground_share=config.foreground_share,
-        augmentation=config.augmentation,
-        mirror_axes=config.mirror_axes,
+        foreground_share=recipe.foreground_share,
+        augmentation=recipe.augmentation,
+        mirror_axes=recipe.mirror_axes,
         blank_outside=any(configuration.use_mask_for_norm),
-        trust=trust_table(config.trust),
-        seed=config.seed,
+        trust=trust_table(recipe.trust),
+        seed=recipe.seed,
         stream=0,
         previous_values=labels.foreground_values,
-        patch_shares=resolve_shares(config.patch_shares, labels),
-        case_weighting=config.case_weighting,
+        patch_shares=resolve_shares(recipe.patch_shares, labels),
+        case_weighting=recipe.case_weighting,
     )
 
 
@@ -334,13 +332,13 @@ def trust_table(trust: Mapping[str, float]) -> dict[Source, float]:
 def _validation_dataset(
     store: CaseStore,
     split: Split,
-    recipe: BatchRecipe,
+    rules: BatchRules,
     previous_stage: PreviousStage | None,
     *,
     share: slice,
 ) -> BatchDataset | None:
-    cases = summarise_cases(store, split.val, recipe)
+    cases = summarise_cases(store, split.val, rules)
     if not cases:
         return None
-    unchanged = replace(recipe, augmentation="none", stream=1)
+    unchanged = replace(rules, augmentation="none", stream=1)
     return BatchDataset(store, cases, unchanged, previous_stage, share=share)

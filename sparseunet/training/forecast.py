@@ -12,9 +12,9 @@ from sparseunet.data.annotation import Source
 from sparseunet.data.labels import LabelSchema
 from sparseunet.planning.plan import Configuration
 from sparseunet.preprocessing.store import CaseStore
-from sparseunet.training.config import TrainingConfig
-from sparseunet.training.fit import batch_recipe
+from sparseunet.training.fit import batch_rules
 from sparseunet.training.loader import BatchDataset, summarise_cases
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.sampling import BACKGROUND, CaseSummary, PatchPlace
 
 _KIND, _VERSION = "training_forecast", 1
@@ -79,7 +79,7 @@ def forecast_training(
     *,
     configuration: Configuration,
     labels: LabelSchema,
-    config: TrainingConfig,
+    recipe: Recipe,
 ) -> Forecast | None:
     """Count what up to 200 batches of a training hold, fewer where batches or patches are large.
 
@@ -93,7 +93,7 @@ def forecast_training(
         names: Training cases.
         configuration: Patch and batch.
         labels: The dataset's classes.
-        config: The recipe.
+        recipe: How to train.
 
     Returns:
         None if no case has an annotated voxel.
@@ -101,34 +101,34 @@ def forecast_training(
     Raises:
         RequestError: A patch share is of no class.
     """
-    recipe = batch_recipe(configuration, config, labels)
-    cases = summarise_cases(store, names, recipe)
+    rules = batch_rules(configuration, recipe, labels)
+    cases = summarise_cases(store, names, rules)
     if not cases:
         return None
-    dataset = BatchDataset(store, cases, recipe, memory_bytes=0)
+    dataset = BatchDataset(store, cases, rules, memory_bytes=0)
     if configuration.dimensions == 2:
         cases = [replace(case, slice_axis=0) for case in cases]
     counter = _Counter(
         store=store,
         axes={case.name: case.slice_axis for case in cases},
         patch_size=_as_box(configuration.patch_size),
-        counted=np.array([source > 0 and recipe.trust.get(source, 0) > 0 for source in Source]),
+        counted=np.array([source > 0 and rules.trust.get(source, 0) > 0 for source in Source]),
         num_values=max(labels.values) + 1,
     )
     patch_voxels = prod(configuration.patch_size)
-    steps = _steps(config.iterations, configuration.batch_size, patch_voxels)
+    steps = _steps(recipe.iterations, configuration.batch_size, patch_voxels)
     batches = [
         np.concatenate([counter.count(place) for place in dataset.places(step)]) for step in steps
     ]
     classes = [
-        _forecast_class(name, values, batches, cases, store=store, iterations=config.iterations)
+        _forecast_class(name, values, batches, cases, store=store, iterations=recipe.iterations)
         for name, values in {BACKGROUND: (0,), **labels.foreground}.items()
     ]
     voxels = float(np.mean([counts_SV.sum() for counts_SV in batches]))
     num_slices = sum(len(store.annotated_slices(case.name, case.slice_axis)) for case in cases)
-    views = config.iterations * float(np.mean([len(counts_SV) for counts_SV in batches]))
+    views = recipe.iterations * float(np.mean([len(counts_SV) for counts_SV in batches]))
     return Forecast(
-        iterations=config.iterations,
+        iterations=recipe.iterations,
         num_batches=len(batches),
         batch_size=configuration.batch_size,
         num_cases=len(names),
@@ -140,7 +140,7 @@ def forecast_training(
         classes=tuple(classes),
         warnings=(
             *_absent_warnings(dataset.sampler.absent, classes),
-            *_warnings(classes, views / num_slices, config.iterations),
+            *_warnings(classes, views / num_slices, recipe.iterations),
         ),
     )
 

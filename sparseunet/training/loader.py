@@ -70,7 +70,7 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BatchRecipe:
+class BatchRules:
     """How batches are drawn from the preprocessed cases of one split."""
 
     patch_size: tuple[int, ...]
@@ -100,7 +100,7 @@ class BatchDataset(Dataset[Batch]):
         self,
         store: CaseStore,
         cases: Sequence[CaseSummary],
-        recipe: BatchRecipe,
+        rules: BatchRules,
         previous_stage: PreviousStage | None = None,
         *,
         memory_bytes: int = MEMORY_BYTES,
@@ -112,44 +112,44 @@ class BatchDataset(Dataset[Batch]):
         """
         self.store = store
         self.cases = tuple(cases)
-        self.recipe = recipe
+        self.rules = rules
         self.share = share
         self.previous_stage = previous_stage
-        self.augmentation: Augmentation = load_augmentation(recipe.augmentation)(
-            recipe.patch_size, recipe.mirror_axes
+        self.augmentation: Augmentation = load_augmentation(rules.augmentation)(
+            rules.patch_size, rules.mirror_axes
         )
         self.sampler = PatchSampler(
             self.cases,
-            patch_size=_as_box(recipe.patch_size),
-            batch_size=recipe.batch_size,
-            foreground_share=recipe.foreground_share,
-            shares=recipe.patch_shares,
-            case_weighting=recipe.case_weighting,
+            patch_size=_as_box(rules.patch_size),
+            batch_size=rules.batch_size,
+            foreground_share=rules.foreground_share,
+            shares=rules.patch_shares,
+            case_weighting=rules.case_weighting,
         )
         names = [case.name for case in self.cases]
         self._in_memory = CasesInMemory(store, names, max_bytes=memory_bytes)
-        self._weights = weight_table(recipe.trust)
+        self._weights = weight_table(rules.trust)
 
     @property
     def num_samples(self) -> int:
         """Samples of a batch that are made."""
-        return len(range(self.recipe.batch_size)[self.share])
+        return len(range(self.rules.batch_size)[self.share])
 
     def places(self, step: int) -> list[PatchPlace]:
         """Return where the patches of a step lie, all of the batch."""
         return self.sampler.places(self._rng(step))
 
     def __getitem__(self, step: int) -> Batch:
-        recipe = self.recipe
+        rules = self.rules
         rng = self._rng(step)
         places = self.sampler.places(rng)
         seeds = rng.integers(2**32, size=len(places)).tolist()
         places, seeds = places[self.share], seeds[self.share]
         channels = self.store.manifest(places[0].case).num_channels
         if self.previous_stage is not None:
-            channels += len(recipe.previous_values)
-        size = self.num_samples, *recipe.patch_size
-        image_BCZYX = np.empty((size[0], channels, *recipe.patch_size), np.float32)
+            channels += len(rules.previous_values)
+        size = self.num_samples, *rules.patch_size
+        image_BCZYX = np.empty((size[0], channels, *rules.patch_size), np.float32)
         labels_BZYX, weight_BZYX = np.empty(size, np.int64), np.empty(size, np.float32)
         with _one_thread():
             for number, (place, seed) in enumerate(zip(places, seeds, strict=True)):
@@ -168,18 +168,18 @@ class BatchDataset(Dataset[Batch]):
         )
 
     def _rng(self, step: int) -> np.random.Generator:
-        return np.random.default_rng([self.recipe.seed, self.recipe.stream, step])
+        return np.random.default_rng([self.rules.seed, self.rules.stream, step])
 
     def _write_image(
         self, patch: TrainingPatch, rng: np.random.Generator, image_CZYX: np.ndarray
     ) -> None:
         """Change intensities, and write the channels of the scan."""
-        flat = len(self.recipe.patch_size) == 2
+        flat = len(self.rules.patch_size) == 2
         changed_CZYX = self.augmentation.change_intensities(
             patch.image_CZYX[:, 0] if flat else patch.image_CZYX, rng
         )
         target_CZYX = image_CZYX[: len(changed_CZYX)]
-        if self.recipe.blank_outside:
+        if self.rules.blank_outside:
             inside_ZYX = patch.inside_ZYX[0] if flat else patch.inside_ZYX
             np.multiply(changed_CZYX, inside_ZYX, out=target_CZYX)
         else:
@@ -187,21 +187,21 @@ class BatchDataset(Dataset[Batch]):
 
     def _write_previous(self, previous_ZYX: np.ndarray, seed: int, image_CZYX: np.ndarray) -> None:
         """Write what the previous stage predicted, disturbed, as one channel per label value."""
-        values = self.recipe.previous_values
-        labels_ZYX = np.ascontiguousarray(previous_ZYX).reshape(self.recipe.patch_size)
+        values = self.rules.previous_values
+        labels_ZYX = np.ascontiguousarray(previous_ZYX).reshape(self.rules.patch_size)
         disturbed_ZYX = self.augmentation.disturb_previous_stage(
             labels_ZYX, np.random.default_rng([seed, 1])
         )
         image_CZYX[-len(values) :] = one_hot(disturbed_ZYX, values)
 
     def _read(self, place: PatchPlace, movement: Movement) -> TrainingPatch:
-        missing = 3 - len(self.recipe.patch_size)
+        missing = 3 - len(self.rules.patch_size)
         axes = tuple(axis + missing for axis in movement.mirrored_axes)
         return read_training_patch(
             self._in_memory,
             place.case,
             place.start,
-            _as_box(self.recipe.patch_size),
+            _as_box(self.rules.patch_size),
             shape=self.store.manifest(place.case).shape,
             weights=self._weights,
             movement=replace(movement, mirrored_axes=axes),
@@ -229,7 +229,7 @@ def _annotated_outputs(store: CaseStore, cases: Sequence[str]) -> Tensor | None:
 
 
 def summarise_cases(
-    store: CaseStore, names: Sequence[str], recipe: BatchRecipe | None = None
+    store: CaseStore, names: Sequence[str], rules: BatchRules | None = None
 ) -> list[CaseSummary]:
     """Return where annotated voxels lie, for the cases that have any, in the order of `names`.
 
@@ -255,20 +255,20 @@ def summarise_cases(
                     annotated_voxels=annotated,
                     annotated_slices=slices,
                     slice_axis=manifest.slice_axis,
-                    other_voxels=_other_voxels(store, name, annotated, recipe) if recipe else {},
+                    other_voxels=_other_voxels(store, name, annotated, rules) if rules else {},
                 )
             )
     return summaries
 
 
 def _other_voxels(
-    store: CaseStore, name: str, annotated: np.ndarray, recipe: BatchRecipe
+    store: CaseStore, name: str, annotated: np.ndarray, rules: BatchRules
 ) -> dict[str, np.ndarray]:
     """Return some voxels of background and some unannotated ones, as far as shares ask for them.
 
     Unannotated ones are those among 10 000 drawn at random, for a 2D network in annotated slices.
     """
-    wanted = {share.name for share in recipe.patch_shares if not share.values}
+    wanted = {share.name for share in rules.patch_shares if not share.values}
     if wanted.isdisjoint((BACKGROUND, UNANNOTATED)):
         return {}
     manifest = store.manifest(name)
@@ -279,7 +279,7 @@ def _other_voxels(
     if UNANNOTATED in wanted:
         rng = np.random.default_rng([*name.encode()])
         tried = rng.integers(0, manifest.shape, (_TRIED_VOXELS, 3))
-        if len(recipe.patch_size) == 2:
+        if len(rules.patch_size) == 2:
             tried[:, 0] = rng.choice(store.annotated_slices(name, 0), _TRIED_VOXELS)
         found[UNANNOTATED] = tried[source_ZYX[tuple(tried.T)] == Source.NONE].astype(np.int32)
     return found

@@ -27,7 +27,7 @@ class Preset:
     class_weights: tuple[float, ...] | None = None
     """In the order of the label values: background, organ, tumour."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `TrainingConfig`."""
+    """Fields of `Recipe`."""
 
 
 PRESETS: dict[str, Preset] = {

@@ -9,12 +9,12 @@ from sparseunet.errors import RequestError
 from sparseunet.networks.trained_model import RUN_KIND, RUN_VERSION, read_description
 from sparseunet.planning.nnunet_plans import plan_from_nnunet, plan_to_nnunet
 from sparseunet.planning.plan import Configuration, Plan
-from sparseunet.training.config import TrainingConfig
+from sparseunet.training.recipe import Recipe
 from sparseunet.workspace import RUN_JSON
 
 
 def run_identity(
-    config: TrainingConfig,
+    recipe: Recipe,
     configuration: Configuration,
     *,
     data_hash: str,
@@ -23,7 +23,7 @@ def run_identity(
 ) -> dict[str, Any]:
     """Return what makes two runs the same run; device, precision and workers do not."""
     identity = {
-        "training": hash_content(config),
+        "training": hash_content(recipe),
         "configuration": hash_content(configuration),
         "data": data_hash,
         "time_budget_min": time_budget_min,
@@ -41,7 +41,7 @@ def write_run(
     *,
     plan: Plan,
     configuration: Configuration,
-    config: TrainingConfig,
+    recipe: Recipe,
     **others: Any,
 ) -> None:
     """Write `run.json` with the plan as trained: one configuration, every override applied."""
@@ -51,14 +51,14 @@ def write_run(
         "version": RUN_VERSION,
         **others,
         "configuration": configuration.name,
-        "training": asdict(config),
+        "training": asdict(recipe),
         "plan": plan_to_nnunet(trained),
         "versions": _versions(),
     }
     write_json(folder / RUN_JSON, description)
 
 
-def read_run(folder: Path) -> tuple[dict[str, Any], Configuration, TrainingConfig]:
+def read_run(folder: Path) -> tuple[dict[str, Any], Configuration, Recipe]:
     """Return the description, the configuration as trained and the recipe of a run.
 
     Raises:
@@ -66,8 +66,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Configuration, TrainingConfi
     """
     description = read_description(folder)
     plan = plan_from_nnunet(description["plan"])
-    config = parse(TrainingConfig, description["training"], source=str(folder / RUN_JSON))
-    return description, plan.configurations[description["configuration"]], config
+    recipe = parse(Recipe, description["training"], source=str(folder / RUN_JSON))
+    return description, plan.configurations[description["configuration"]], recipe
 
 
 def require_same_run(description: dict[str, Any], identity: dict[str, Any], folder: Path) -> None:

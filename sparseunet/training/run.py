@@ -10,8 +10,8 @@ from sparseunet.data.load import parse_labels
 from sparseunet.networks.device import DTYPE_NAMES, PRECISIONS
 from sparseunet.planning.plan import Configuration, Plan
 from sparseunet.preprocessing.store import CaseStore
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.fit import fit
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.record import (
     read_run,
     require_same_run,
@@ -33,7 +33,7 @@ class RunRequest:
     dataset_json: dict[str, Any]
     split: Split
     fold: int | str
-    config: TrainingConfig
+    recipe: Recipe
     identity: dict[str, Any]
     """See `run_identity`."""
     run_id: str
@@ -48,7 +48,7 @@ class Run:
     folder: Path
     """Of one fold."""
     configuration: Configuration
-    config: TrainingConfig
+    recipe: Recipe
     hardware: Hardware
     is_new: bool
 
@@ -58,7 +58,7 @@ def open_run(
     request: RunRequest,
     *,
     hardware: Callable[[str | None], Hardware],
-    fitted: Callable[[Hardware], tuple[Configuration, TrainingConfig]] | None = None,
+    fitted: Callable[[Hardware], tuple[Configuration, Recipe]] | None = None,
 ) -> Run:
     """Return the run that `folder` holds as it was recorded, or record it as a new one.
 
@@ -72,25 +72,25 @@ def open_run(
         RequestError: The folder holds a run of another recipe, plan or data.
     """
     if (folder / RUN_JSON).is_file():
-        description, configuration, config = read_run(folder)
+        description, configuration, recipe = read_run(folder)
         require_same_run(description, request.identity, folder)
         recorded = hardware(description["precision"])
         return Run(
             folder=folder,
             configuration=configuration,
-            config=config,
+            recipe=recipe,
             hardware=recorded,
             is_new=False,
         )
     chosen = hardware(None)
-    configuration, config = request.configuration, request.config
+    configuration, recipe = request.configuration, request.recipe
     if fitted is not None:
-        configuration, config = fitted(chosen)
+        configuration, recipe = fitted(chosen)
     write_run(
         folder,
         plan=request.plan,
         configuration=configuration,
-        config=config,
+        recipe=recipe,
         run_id=request.run_id,
         identity=request.identity,
         dataset_name=request.plan.dataset_name,
@@ -101,7 +101,7 @@ def open_run(
         **request.others,
     )
     return Run(
-        folder=folder, configuration=configuration, config=config, hardware=chosen, is_new=True
+        folder=folder, configuration=configuration, recipe=recipe, hardware=chosen, is_new=True
     )
 
 
@@ -111,7 +111,7 @@ def train_on_all_cases(
     plan: Plan,
     configuration: Configuration,
     dataset_json: dict[str, Any],
-    config: TrainingConfig,
+    recipe: Recipe,
     hardware: Hardware,
     results: Path,
 ) -> Path:
@@ -124,13 +124,13 @@ def train_on_all_cases(
         plan: The dataset's plan, recorded with the run.
         configuration: Network, patch and batch, overrides applied.
         dataset_json: The description of the dataset.
-        config: The recipe.
+        recipe: How to train.
         hardware: Device, precision and workers. A run that goes on keeps its precision.
         results: Folder of the runs of this dataset and configuration.
     """
     split = Split(train=store.cases, val=())
     data_hash = store.content_hash()
-    identity = run_identity(config, configuration, data_hash=data_hash, time_budget_min=None)
+    identity = run_identity(recipe, configuration, data_hash=data_hash, time_budget_min=None)
     run_folder = results / run_id(identity)
     request = RunRequest(
         plan=plan,
@@ -138,7 +138,7 @@ def train_on_all_cases(
         dataset_json=dataset_json,
         split=split,
         fold="all",
-        config=config,
+        recipe=recipe,
         identity=identity,
         run_id=run_folder.name,
     )
@@ -152,7 +152,7 @@ def train_on_all_cases(
         split,
         configuration=run.configuration,
         labels=parse_labels(dataset_json),
-        config=run.config,
+        recipe=run.recipe,
         hardware=run.hardware,
         folder=run.folder,
     )

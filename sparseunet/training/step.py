@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from sparseunet.errors import SparseUNetError
 from sparseunet.networks.device import autocast
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.loader import Batch
 from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import learning_rate_at
 from sparseunet.training.processes import ALONE, Processes, with_value
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.state import TrainingState
 
 Outputs = Tensor | Sequence[Tensor]
@@ -47,7 +47,7 @@ def train_step(
     batch: Batch,
     *,
     objective: Objective,
-    config: TrainingConfig,
+    recipe: Recipe,
     hardware: Hardware,
 ) -> tuple[float, Tensor]:
     """Do one optimiser step.
@@ -62,19 +62,19 @@ def train_step(
         SparseUNetError: The loss is not finite, in float16 at any scale.
     """
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate_at(state.step, config)
+        group["lr"] = learning_rate_at(state.step, recipe)
     batch = batch.to(hardware.device)
     state.optimizer.zero_grad(set_to_none=True)
     if hardware.num_parts == 1:
-        part = _Part(batch=batch, seed=_seed(config, state.step, hardware.processes.rank))
+        part = _Part(batch=batch, seed=_seed(recipe, state.step, hardware.processes.rank))
         value, counts = _backward(state, part, objective=objective, hardware=hardware)
     else:
         value, counts = _backward_in_parts(
-            state, batch, objective=objective, config=config, hardware=hardware
+            state, batch, objective=objective, recipe=recipe, hardware=hardware
         )
     hardware.processes.sum_gradients(state.network)
     state.scaler.unscale_(state.optimizer)
-    nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_norm)
+    nn.utils.clip_grad_norm_(state.network.parameters(), recipe.gradient_norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.step += 1
@@ -121,7 +121,7 @@ def _backward_in_parts(
     batch: Batch,
     *,
     objective: Objective,
-    config: TrainingConfig,
+    recipe: Recipe,
     hardware: Hardware,
 ) -> tuple[float, Tensor]:
     """Do what `_backward` does for the whole batch, holding the feature maps of one part at a time.
@@ -132,7 +132,7 @@ def _backward_in_parts(
     """
     first = hardware.processes.rank * hardware.num_parts
     parts = [
-        _Part(batch=part, seed=_seed(config, state.step, number))
+        _Part(batch=part, seed=_seed(recipe, state.step, number))
         for number, part in enumerate(batch.parts(hardware.num_parts), start=first)
     ]
     sums: list[Tensor] = []
@@ -161,14 +161,14 @@ def _recall(totals: Iterator[Tensor], sums: Tensor) -> Tensor:
     return with_value(sums, next(totals))
 
 
-def _seed(config: TrainingConfig, step: int, part: int) -> int:
+def _seed(recipe: Recipe, step: int, part: int) -> int:
     """Return a seed for dropout: a function of the step, so that interruptions change nothing.
 
     Parts differ, or the same places would drop out of all of them.
     """
     if part == 0:
-        return ((config.seed << 32) + step) % 2**63
-    state = np.random.SeedSequence([config.seed, step, part]).generate_state(1, np.uint64)
+        return ((recipe.seed << 32) + step) % 2**63
+    state = np.random.SeedSequence([recipe.seed, step, part]).generate_state(1, np.uint64)
     return int(state[0] >> 1)
 
 

@@ -19,10 +19,10 @@ from sparseunet.planning.overrides import (
     with_batch_size,
 )
 from sparseunet.planning.plan import Configuration
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.loader import Batch
 from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import new_optimizer
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.state import TrainingState
 from sparseunet.training.step import Hardware, train_step
 
@@ -53,7 +53,7 @@ def fit_into_budget(
     configuration: Configuration,
     *,
     labels: LabelSchema,
-    config: TrainingConfig,
+    recipe: Recipe,
     hardware: Hardware,
     budget_s: float,
 ) -> BudgetedTraining:
@@ -75,7 +75,7 @@ def fit_into_budget(
 
     def measure(candidate: Configuration) -> float:
         batch = with_batch_size(candidate, batch_size)
-        candidate_s = _measure_step(batch, labels, config, hardware) / batch_size
+        candidate_s = _measure_step(batch, labels, recipe, hardware) / batch_size
         logger.info(
             "%d base features, patch %s: %.3f s per patch",
             candidate.network.features_per_stage[0],
@@ -157,7 +157,7 @@ def _first_as_cheap(
 
 
 def _measure_step(
-    configuration: Configuration, labels: LabelSchema, config: TrainingConfig, hardware: Hardware
+    configuration: Configuration, labels: LabelSchema, recipe: Recipe, hardware: Hardware
 ) -> float:
     channels = num_input_channels(configuration, labels)
     network = build_network(
@@ -168,7 +168,7 @@ def _measure_step(
     ).to(hardware.device)
     state = TrainingState(
         network=network.train(),
-        optimizer=new_optimizer(network, config),
+        optimizer=new_optimizer(network, recipe),
         scaler=torch.amp.GradScaler(hardware.device.type, enabled=False),
     )
     objective = Objective(
@@ -183,6 +183,6 @@ def _measure_step(
     times_s = []
     for _ in range(3):
         start = time.perf_counter()
-        train_step(state, batch, objective=objective, config=config, hardware=hardware)
+        train_step(state, batch, objective=objective, recipe=recipe, hardware=hardware)
         times_s.append(time.perf_counter() - start)
     return sum(times_s[1:]) / 2

@@ -24,11 +24,11 @@ from sparseunet.cli.several_processes import taking_part
 from sparseunet.data.labels import LabelSchema
 from sparseunet.networks.build import build_network
 from sparseunet.planning.plan import NetworkPlan
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.loader import Batch
 from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import new_optimizer
 from sparseunet.training.processes import Processes
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.state import TrainingState
 from sparseunet.training.step import Hardware, train_step
 
@@ -108,7 +108,7 @@ def _measure(arguments: argparse.Namespace, processes: Processes) -> tuple[float
         processes=processes,
         num_parts=arguments.step_in_parts,
     )
-    state, objective, config = _state(arguments.features, hardware)
+    state, objective, recipe = _state(arguments.features, hardware)
     size = (arguments.batch_size, *arguments.patch_size)
     whole = Batch(
         image_BCZYX=torch.randn(size[0], 1, *size[1:]),
@@ -120,7 +120,7 @@ def _measure(arguments: argparse.Namespace, processes: Processes) -> tuple[float
     for _ in range(arguments.repeats + 2):
         processes.wait()
         start = time.perf_counter()
-        train_step(state, own, objective=objective, config=config, hardware=hardware)
+        train_step(state, own, objective=objective, recipe=recipe, hardware=hardware)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times_s.append(time.perf_counter() - start)
@@ -128,9 +128,7 @@ def _measure(arguments: argparse.Namespace, processes: Processes) -> tuple[float
     return min(times_s[2:]), peak / 2**20
 
 
-def _state(
-    num_features: int, hardware: Hardware
-) -> tuple[TrainingState, Objective, TrainingConfig]:
+def _state(num_features: int, hardware: Hardware) -> tuple[TrainingState, Objective, Recipe]:
     plan = NetworkPlan(
         architecture="plain_unet",
         features_per_stage=tuple(num_features * 2**stage for stage in range(NUM_STAGES)),
@@ -142,14 +140,14 @@ def _state(
     torch.manual_seed(0)
     network = build_network(plan, num_input_channels=1, num_outputs=3, deep_supervision=True)
     network = network.to(hardware.device).train()
-    config = TrainingConfig()
+    recipe = Recipe()
     state = TrainingState(
         network=network,
-        optimizer=new_optimizer(network, config),
+        optimizer=new_optimizer(network, recipe),
         scaler=torch.amp.GradScaler(hardware.device.type, enabled=False),
     )
     objective = Objective(labels=LABELS, strides=plan.strides, batch_dice=True)
-    return state, replace(objective, total=hardware.processes.total), config
+    return state, replace(objective, total=hardware.processes.total), recipe
 
 
 if __name__ == "__main__":

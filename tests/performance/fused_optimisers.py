@@ -10,8 +10,8 @@ import torch
 
 from sparseunet.networks.build import build_network
 from sparseunet.planning.plan import NetworkPlan
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.optimisation import OPTIMIZERS, new_optimizer
+from sparseunet.training.recipe import Recipe
 
 STEPS, REPEATS = 20, 5
 
@@ -28,7 +28,7 @@ def step_s(optimizer: str, *, fused: bool) -> float:
         decoder_depths=(2,) * 3,
     )
     network = build_network(plan, num_input_channels=1, num_outputs=3, deep_supervision=True)
-    steps = new_optimizer(network, TrainingConfig(optimizer=optimizer))
+    steps = new_optimizer(network, Recipe(optimizer=optimizer))
     for group in steps.param_groups:
         group["fused"] = fused
     for weight in network.parameters():

@@ -14,7 +14,7 @@ from sparseunet.data.annotation import Source
 from sparseunet.networks.device import keep_freed_memory
 from sparseunet.planning.nnunet_plans import plan_from_nnunet
 from sparseunet.preprocessing.store import CaseStore
-from sparseunet.training.loader import BatchDataset, BatchRecipe, summarise_cases
+from sparseunet.training.loader import BatchDataset, BatchRules, summarise_cases
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     plan = plan_from_nnunet(json.loads(plans_file.read_text()), source=str(plans_file))
     configuration = plan.configurations[name]
     store = CaseStore(Path(folder) / configuration.data_identifier)
-    recipe = BatchRecipe(
+    rules = BatchRules(
         patch_size=configuration.patch_size,
         batch_size=int(batch_size),
         foreground_share=0.33,
@@ -40,7 +40,7 @@ def main() -> None:
         stream=0,
     )
     start = time.perf_counter()
-    batches = BatchDataset(store, summarise_cases(store, store.cases), recipe)
+    batches = BatchDataset(store, summarise_cases(store, store.cases), rules)
     start_s = time.perf_counter() - start
     wall_s, processor_s, patches = [], [], []
     for step in range(int(count)):

@@ -16,9 +16,9 @@ from sparseunet.data.load import parse_labels
 from sparseunet.networks.build import build_network, num_input_channels
 from sparseunet.networks.device import PRECISIONS, autocast, keep_freed_memory
 from sparseunet.planning.nnunet_plans import plan_from_nnunet
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import new_optimizer
+from sparseunet.training.recipe import Recipe
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -37,7 +37,7 @@ def main() -> None:
     plan = plan_from_nnunet(request["plans"], source=str(arguments.request))
     configuration = plan.configurations[request["configuration"]]
     labels = parse_labels(request["dataset_json"])
-    config = TrainingConfig()
+    recipe = Recipe()
     channels = num_input_channels(configuration, labels)
     network = build_network(
         configuration.network,
@@ -50,7 +50,7 @@ def main() -> None:
         strides=configuration.network.strides,
         batch_dice=configuration.batch_dice,
     )
-    optimizer = new_optimizer(network, config)
+    optimizer = new_optimizer(network, recipe)
     dtype = PRECISIONS[request["precision"]]
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
 
@@ -70,7 +70,7 @@ def main() -> None:
         scaler.scale(loss).backward()
         marks.append(_now(device))
         scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)
+        nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_norm)
         scaler.step(optimizer)
         scaler.update()
         marks.append(_now(device))

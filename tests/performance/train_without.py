@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparseunet.cli.main import main
-from sparseunet.training import config, objective, sampling
+from sparseunet.training import objective, recipe, sampling
 from sparseunet.training.losses import named
 from sparseunet.training.losses.comparison import Comparison
 
@@ -65,12 +65,12 @@ def divide_by_all_voxels() -> None:
 
 def take_dice_of_each_patch() -> None:
     """Take the Dice of each patch, as nnU-Net plans for 3d_fullres, instead of the batch's."""
-    made = config.TrainingConfig.__init__
+    made = recipe.Recipe.__init__
 
     def with_patch_dice(self, **options) -> None:
         made(self, **{**options, "batch_dice": False})
 
-    config.TrainingConfig.__init__ = with_patch_dice
+    recipe.Recipe.__init__ = with_patch_dice
 
 
 MEASURES = {

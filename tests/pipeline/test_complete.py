@@ -22,9 +22,9 @@ from sparseunet.data.io import read_label_map, write_image, write_label_map
 from sparseunet.data.load import load_dataset
 from sparseunet.data.provenance import read_case_annotation
 from sparseunet.preprocessing.store import CaseStore
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.fit import trust_table
 from sparseunet.training.patches import read_training_patch, weight_table
+from sparseunet.training.recipe import Recipe
 
 SHAPE = (12, 20, 18)
 GEOMETRY = Geometry(shape=SHAPE, spacing_mm=(1.5, 1.0, 1.0), origin_mm=(3.0, -4.0, 5.0))
@@ -326,9 +326,7 @@ def test_training_weighs_pseudo_labels_by_trust_and_confidence_and_validates_on_
 
     store = CaseStore(folder / "nnUNetPlans_3d_fullres")
     annotation, _ = read_case_annotation(dataset.case("case_0"), dataset.labels)
-    trust = trust_table(
-        TrainingConfig(trust={"manual": 1.0, "interpolated": 1.0, "pseudo": 0.25}).trust
-    )
+    trust = trust_table(Recipe(trust={"manual": 1.0, "interpolated": 1.0, "pseudo": 0.25}).trust)
     patch = read_training_patch(
         store, "case_0", (0, 0, 0), SHAPE, shape=SHAPE, weights=weight_table(trust)
     )

@@ -36,7 +36,7 @@ _NUM_TIMED = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
+class EncoderRecipe:
     """What is trained on what."""
 
     encoder: str
@@ -48,7 +48,7 @@ class Recipe:
 
 
 def learn_features(
-    stacks: Sequence[SliceStack], *, request: SelectionRequest, recipe: Recipe
+    stacks: Sequence[SliceStack], *, request: SelectionRequest, recipe: EncoderRecipe
 ) -> list[np.ndarray]:
     """Train one encoder on slices of all scans and return the features of every stack's slices.
 
@@ -87,7 +87,7 @@ def learn_features(
 
 
 def _cache_paths(
-    stacks: Sequence[SliceStack], *, request: SelectionRequest, recipe: Recipe
+    stacks: Sequence[SliceStack], *, request: SelectionRequest, recipe: EncoderRecipe
 ) -> tuple[Path, ...]:
     """Return the file of features trained to the end, then that of those cut by this budget."""
     if request.cache is None:
@@ -105,7 +105,7 @@ def _cache_paths(
 
 
 def _read_pictures(
-    stacks: Sequence[SliceStack], *, request: SelectionRequest, recipe: Recipe
+    stacks: Sequence[SliceStack], *, request: SelectionRequest, recipe: EncoderRecipe
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Return the slices of every stack as small pictures, and those to learn from."""
     num_each = max(1, _MAX_PICTURES // len(stacks))
@@ -128,7 +128,7 @@ def _read_pictures(
 
 
 def _read_one(
-    stack: SliceStack, *, recipe: Recipe, seed: int, num_to_learn_from: int
+    stack: SliceStack, *, recipe: EncoderRecipe, seed: int, num_to_learn_from: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return pictures in float16, which halves memory and is finer than the noise of scans."""
     slices_KCYX = stack.read()
@@ -151,7 +151,7 @@ def _train_and_encode(
     to_learn_from_NCYX: np.ndarray,
     *,
     request: SelectionRequest,
-    recipe: Recipe,
+    recipe: EncoderRecipe,
 ) -> tuple[list[np.ndarray], bool]:
     import torch
 

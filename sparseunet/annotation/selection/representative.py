@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparseunet.annotation.selection.coverage import greedy_coverage
-from sparseunet.annotation.selection.learned_features import Recipe, learn_features
+from sparseunet.annotation.selection.learned_features import EncoderRecipe, learn_features
 from sparseunet.annotation.selection.per_stack import (
     require_counts,
     require_enough_slices,
@@ -14,8 +14,8 @@ from sparseunet.annotation.selection.per_stack import (
 from sparseunet.annotation.selection.slices import ChosenSlice, SelectionRequest, SliceStack
 from sparseunet.errors import RequestError
 
-THREE_PLANES = Recipe(encoder="autoencoder", axes=(0, 1, 2), num_epochs=20)
-MASKED = Recipe(encoder="masked_autoencoder", axes=None, num_epochs=80)
+THREE_PLANES = EncoderRecipe(encoder="autoencoder", axes=(0, 1, 2), num_epochs=20)
+MASKED = EncoderRecipe(encoder="masked_autoencoder", axes=None, num_epochs=80)
 
 
 def select_representative(
@@ -80,7 +80,7 @@ def select_over_dataset(
 
 
 def _select_within(
-    stacks: Sequence[SliceStack], request: SelectionRequest, recipe: Recipe
+    stacks: Sequence[SliceStack], request: SelectionRequest, recipe: EncoderRecipe
 ) -> tuple[ChosenSlice, ...]:
     counts = require_counts(stacks, request)
     if not request.total:

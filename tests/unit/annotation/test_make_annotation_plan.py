@@ -14,7 +14,7 @@ from sparseunet.annotation.annotation_plan import (
 )
 from sparseunet.annotation.budget import parse_budget
 from sparseunet.annotation.make_annotation_plan import make_annotation_plan
-from sparseunet.annotation.planning_request import PlanningOptions
+from sparseunet.annotation.planning_request import SpendingOptions
 from sparseunet.annotation.selection.per_stack import choose_per_stack, stack_seed
 from sparseunet.annotation.selection.slices import ChosenSlice
 from sparseunet.data.dataset import Dataset
@@ -106,7 +106,7 @@ def test_the_same_request_gives_the_same_bytes_and_another_seed_another_plan(
             budget="12slices",
             selector=selector,
             seed=seed,
-            options=PlanningOptions(num_volumes=4),
+            options=SpendingOptions(num_volumes=4),
         )
         write_annotation_plan(tmp_path / name, plan)
         assert read_annotation_plan(tmp_path / name) == plan
@@ -134,7 +134,7 @@ def test_slices_lie_across_the_thick_axis_if_nobody_says_otherwise(tmp_path):
 
 def test_with_all_axes_every_axis_gets_its_share(scans):
     plan = make_annotation_plan(
-        scans, budget="64slices", axis="all", options=PlanningOptions(dimensions=2)
+        scans, budget="64slices", axis="all", options=SpendingOptions(dimensions=2)
     )
     by_axis = [sum(len(c.slices) for c in plan.cases if c.axis == axis) for axis in range(3)]
     assert sum(by_axis) == 64
@@ -144,9 +144,9 @@ def test_with_all_axes_every_axis_gets_its_share(scans):
 
 def test_a_scan_is_opened_once_however_many_axes(scans):
     plan = make_annotation_plan(
-        scans, budget="24slices", axis="all", options=PlanningOptions(dimensions=2)
+        scans, budget="24slices", axis="all", options=SpendingOptions(dimensions=2)
     )
-    cost = PlanningOptions().cost
+    cost = SpendingOptions().cost
     drawing = sum(cost.minutes(case.slices) for case in plan.cases)
     opening = cost.minutes_per_volume * len(per_case(plan))
     assert plan.expected_minutes == pytest.approx(drawing + opening)
@@ -154,7 +154,7 @@ def test_a_scan_is_opened_once_however_many_axes(scans):
 
 def test_3d_networks_get_a_minimum_of_slices_and_2d_networks_more_scans(scans):
     def used(dimensions: int) -> dict[str, int]:
-        options = PlanningOptions(dimensions=dimensions)
+        options = SpendingOptions(dimensions=dimensions)
         return per_case(make_annotation_plan(scans, budget="8slices", options=options))
 
     assert set(used(2).values()) == {1}
@@ -174,7 +174,7 @@ def test_a_budget_per_case_is_spent_in_every_case(scans):
 
 def test_the_number_of_scans_can_be_said_and_more_contain_fewer(scans):
     def used(num_volumes: int) -> set[str]:
-        options = PlanningOptions(num_volumes=num_volumes)
+        options = SpendingOptions(num_volumes=num_volumes)
         return set(per_case(make_annotation_plan(scans, budget="10slices", options=options)))
 
     for fewer, more in ((1, 2), (2, 5), (5, 8)):
@@ -183,14 +183,14 @@ def test_the_number_of_scans_can_be_said_and_more_contain_fewer(scans):
 
 
 def test_unlike_scans_are_chosen_when_asked_for(scans):
-    options = PlanningOptions(num_volumes=3, volume_choice="farthest")
+    options = SpendingOptions(num_volumes=3, volume_choice="farthest")
     chosen = set(per_case(make_annotation_plan(scans, budget="6slices", options=options)))
     assert chosen & {"scan_6", "scan_7"}, "the dark ones"
     assert "scan_4" in chosen, "the deepest one"
 
 
 def test_a_selector_of_the_whole_dataset_may_leave_scans_out(scans):
-    options = PlanningOptions(num_volumes="selector")
+    options = SpendingOptions(num_volumes="selector")
     plan = make_annotation_plan(scans, budget="30slices", selector=DEEPEST, options=options)
     assert per_case(plan) == {"scan_4": 20, "scan_5": 10}
     timed = make_annotation_plan(scans, budget="25min", selector=DEEPEST, options=options)
@@ -227,7 +227,7 @@ def test_everything_that_is_wrong_is_said_at_once(scans):
         budget="0slices",
         selector="best",
         axis=3,
-        options=PlanningOptions(num_volumes=9, volume_choice="nicest", dimensions=4),
+        options=SpendingOptions(num_volumes=9, volume_choice="nicest", dimensions=4),
     )
     for part in ("0slices", "best", "--axis", "9 of 8 scans", "nicest", "--dimensions"):
         assert part in message

@@ -12,7 +12,7 @@ from phantoms import blobs, intensities, sphere
 from sparseunet.annotation.annotation_plan import write_annotation_plan
 from sparseunet.annotation.annotation_record import read_annotation_records
 from sparseunet.annotation.make_annotation_plan import make_annotation_plan
-from sparseunet.annotation.planning_request import PlanningOptions
+from sparseunet.annotation.planning_request import SpendingOptions
 from sparseunet.annotation.simulate import plan_for_density, simulate_annotation, simulate_plan
 from sparseunet.annotation.strokes import (
     patches,
@@ -63,7 +63,7 @@ def assert_what_is_left_is_true(dense: Dataset, sparse: dict[str, np.ndarray]) -
 
 
 def test_a_plan_is_applied_slice_by_slice_across_all_its_axes(dense, tmp_path):
-    options = PlanningOptions(dimensions=2, num_volumes=5)
+    options = SpendingOptions(dimensions=2, num_volumes=5)
     plan = make_annotation_plan(dense, budget="31slices", axis="all", seed=2, options=options)
 
     summary = simulate_plan(dense, plan, folder=tmp_path / "Dataset002_Sparse")
@@ -112,7 +112,7 @@ def test_a_plan_through_the_command_line_equals_the_same_density(dense, tmp_path
 def test_a_plan_for_other_scans_is_refused_with_every_misfit(dense, tmp_path):
     from dataclasses import replace
 
-    plan = make_annotation_plan(dense, budget="8slices", options=PlanningOptions(dimensions=2))
+    plan = make_annotation_plan(dense, budget="8slices", options=SpendingOptions(dimensions=2))
     cases = [replace(plan.cases[0], case="stranger"), replace(plan.cases[1], num_slices=13)]
     with pytest.raises(DatasetError) as caught:
         simulate_plan(dense, replace(plan, cases=tuple(cases)), folder=tmp_path / "Dataset002_S")

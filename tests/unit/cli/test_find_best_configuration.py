@@ -9,7 +9,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 from phantoms import box
-from tiny_training import make_config, make_configuration, make_plan
+from tiny_training import make_configuration, make_plan, make_recipe
 
 from sparseunet.artifacts import hash_file, read_json
 from sparseunet.cli.main import VERBS, main
@@ -57,15 +57,15 @@ def validate(workspace):
     def write(configuration, name, fold, labels_ZYX, *, sure=None, at_s=1000, split=None):
         folder = fold_folder(workspace.run_folder(NAME, configuration, name), fold)
         cases = SPLITS[fold] if split is None else split
-        config = make_config()
+        recipe = make_recipe()
         write_run(
             folder,
             plan=make_plan(),
             configuration=make_configuration(),
-            config=config,
+            recipe=recipe,
             run_id=name,
             identity=run_identity(
-                config, make_configuration(), data_hash="d", time_budget_min=None
+                recipe, make_configuration(), data_hash="d", time_budget_min=None
             ),
             dataset_name=NAME,
             fold=fold,

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tiny_training import make_config, make_configuration, make_plan
+from tiny_training import make_configuration, make_plan, make_recipe
 
 from sparseunet.cli.main import main
 from sparseunet.cli.runs import resolve_weights
@@ -17,15 +17,15 @@ def record(tmp_path):
     """Write a run as training would leave it."""
 
     def write(name, fold=0, *, step=9, finished=True, dice=None, data="d", **changes):
-        config, configuration = make_config(**changes), make_configuration()
+        recipe, configuration = make_recipe(**changes), make_configuration()
         run = Workspace.at(tmp_path).run_folder("Dataset001_Tiny", "3d", name)
         folder = fold_folder(run, fold)
-        identity = run_identity(config, configuration, data_hash=data, time_budget_min=None)
+        identity = run_identity(recipe, configuration, data_hash=data, time_budget_min=None)
         write_run(
             folder,
             plan=make_plan(),
             configuration=configuration,
-            config=config,
+            recipe=recipe,
             run_id=name,
             identity=identity,
             dataset_name="Dataset001_Tiny",

@@ -27,8 +27,8 @@ from sparseunet.planning.overrides import (
     with_planned_patch,
 )
 from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.objective import Objective
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.record import write_run
 from sparseunet.workspace import CHECKPOINT_FINAL
 
@@ -125,7 +125,7 @@ def test_a_recorded_network_is_loaded_with_the_same_logits(tmp_path, name, dimen
         folder,
         plan=_plan(configuration),
         configuration=configuration,
-        config=TrainingConfig(mirror_axes=(0,)),
+        recipe=Recipe(mirror_axes=(0,)),
         run_id="run-1",
         dataset_json={
             "channel_names": {"0": "T1", "1": "T2"},

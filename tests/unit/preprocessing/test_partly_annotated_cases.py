@@ -17,7 +17,7 @@ from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
 from sparseunet.preprocessing.annotated_outputs import annotated_outputs, require_only_annotated
 from sparseunet.preprocessing.dataset import preprocess_dataset
 from sparseunet.preprocessing.store import CaseStore
-from sparseunet.training.loader import BatchDataset, BatchRecipe, summarise_cases
+from sparseunet.training.loader import BatchDataset, BatchRules, summarise_cases
 
 LABELS = LabelSchema(classes={"background": 0, "b": 2, "a": 1}, regions={}, ignore=3)
 REGIONS = LabelSchema(
@@ -175,7 +175,7 @@ def test_a_region_may_hold_labels_of_regions_within_it(value, classes, refused):
 def test_a_batch_knows_the_annotated_outputs_of_each_patch(dataset, tmp_path):
     some = {"case_0": ("a",)}
     _, store = _preprocess(dataset, tmp_path / "out", annotated_classes=some)
-    recipe = BatchRecipe(
+    rules = BatchRules(
         patch_size=(8, 8, 8),
         batch_size=4,
         foreground_share=0.33,
@@ -186,7 +186,7 @@ def test_a_batch_knows_the_annotated_outputs_of_each_patch(dataset, tmp_path):
         seed=0,
         stream=0,
     )
-    batches = BatchDataset(store, summarise_cases(store, store.cases), recipe)
+    batches = BatchDataset(store, summarise_cases(store, store.cases), rules)
     rows = set()
     for step in range(10):
         batch = batches[step]
@@ -195,5 +195,5 @@ def test_a_batch_knows_the_annotated_outputs_of_each_patch(dataset, tmp_path):
             for known, labels_ZYX in zip(batch.annotated_BK, batch.labels_BZYX, strict=True):
                 assert known[2] or not (labels_ZYX == 2).any()
     assert rows == {(True, True, False), (True, True, True)}
-    others = BatchDataset(store, summarise_cases(store, store.cases[1:]), recipe)
+    others = BatchDataset(store, summarise_cases(store, store.cases[1:]), rules)
     assert all(others[step].annotated_BK is None for step in range(5))

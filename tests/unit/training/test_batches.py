@@ -16,7 +16,7 @@ from torch.utils.data import get_worker_info
 from sparseunet.data.annotation import Source
 from sparseunet.errors import SparseUNetError
 from sparseunet.training.batches import batch_bytes, fitting_workers, load_batches
-from sparseunet.training.loader import BatchDataset, BatchRecipe, summarise_cases
+from sparseunet.training.loader import BatchDataset, BatchRules, summarise_cases
 
 STEPS = range(3, 15)
 
@@ -38,7 +38,7 @@ def store(tmp_path):
 
 
 def make_dataset(store, kind=BatchDataset, **memory):
-    recipe = BatchRecipe(
+    rules = BatchRules(
         patch_size=(8, 16, 16),
         batch_size=2,
         foreground_share=0.33,
@@ -49,7 +49,7 @@ def make_dataset(store, kind=BatchDataset, **memory):
         seed=0,
         stream=0,
     )
-    return kind(store, summarise_cases(store, store.cases), recipe, **memory)
+    return kind(store, summarise_cases(store, store.cases), rules, **memory)
 
 
 def load(dataset, num_workers):

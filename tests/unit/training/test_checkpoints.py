@@ -7,7 +7,7 @@ import sys
 import pytest
 import tiny_training
 import torch
-from tiny_training import CPU, LABELS, make_config, make_configuration, make_store, train_tiny
+from tiny_training import CPU, LABELS, make_configuration, make_recipe, make_store, train_tiny
 
 from sparseunet.errors import SparseUNetError
 from sparseunet.training.checkpoints import Checkpoints
@@ -28,7 +28,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def new_state(hardware=CPU):
-    return _new_state(make_configuration(), LABELS, make_config(), hardware)
+    return _new_state(make_configuration(), LABELS, make_recipe(), hardware)
 
 
 def checkpoints_in(folder, every_s=0.0):
@@ -50,7 +50,7 @@ def step(state, batch, hardware):
         labels=LABELS, strides=make_configuration().network.strides, batch_dice=True
     )
     return train_step(
-        state, batch, objective=objective, config=make_config(iterations=100), hardware=hardware
+        state, batch, objective=objective, recipe=make_recipe(iterations=100), hardware=hardware
     )[0]
 
 
@@ -116,7 +116,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path):
     store = make_store(tmp_path / "data")
     options = {"checkpoint_every_s": 1e-6}
     with pytest.raises(SparseUNetError, match=r"not finite|became (nan|inf)"):
-        train_tiny(store, tmp_path / "run", config=make_config(learning_rate=1e12), **options)
+        train_tiny(store, tmp_path / "run", recipe=make_recipe(learning_rate=1e12), **options)
     latest = tmp_path / "run" / "checkpoint_latest.pt"
     if latest.exists():
         weights = torch.load(latest, weights_only=True)["weights"]

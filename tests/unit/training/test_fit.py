@@ -11,7 +11,7 @@ from tiny_training import (
     CPU,
     assert_same_training,
     assert_same_weights,
-    make_config,
+    make_recipe,
     make_store,
     read_weights,
     train_tiny,
@@ -26,8 +26,8 @@ from sparseunet.training.step import Hardware
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_sparse_training_finds_the_box(tmp_path, dimensions):
     store = make_store(tmp_path / "data", slices=[4, 8])
-    config = make_config(iterations=60, iterations_per_epoch=20)
-    train_tiny(store, tmp_path / "run", config=config, dimensions=dimensions)
+    recipe = make_recipe(iterations=60, iterations_per_epoch=20)
+    train_tiny(store, tmp_path / "run", recipe=recipe, dimensions=dimensions)
     log = read_log(tmp_path / "run")
     assert log[-1]["train_loss"] < log[0]["train_loss"] - 0.3
     assert log[-1]["pseudo_dice"]["box"] > 0.6
@@ -46,7 +46,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(
 ):
     store = make_store(tmp_path / "data", slices=[4, 8])
     hardware = Hardware(device=torch.device("cpu"), dtype=None, num_workers=num_workers)
-    how = {"hardware": hardware, "architecture": architecture, "config": make_config(**recipe)}
+    how = {"hardware": hardware, "architecture": architecture, "recipe": make_recipe(**recipe)}
     train_tiny(store, tmp_path / "whole", **how)
 
     class PulledPlugError(Exception):
@@ -71,7 +71,7 @@ def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(tmp_pat
             read_weights(train_tiny(store, tmp_path / f"run{workers}", hardware=hardware))
         )
     assert_same_weights(*results)
-    other = read_weights(train_tiny(store, tmp_path / "other", config=make_config(seed=2)))
+    other = read_weights(train_tiny(store, tmp_path / "other", recipe=make_recipe(seed=2)))
     assert any(not torch.equal(results[0][key], other[key]) for key in other)
 
 
@@ -82,11 +82,11 @@ def test_a_compiled_network_learns_the_same_up_to_rounding_and_is_stored_alike(t
     except RequestError as error:
         pytest.skip(str(error))
     store = make_store(tmp_path / "data", slices=[4, 8])
-    config = make_config(iterations=2)
+    recipe = make_recipe(iterations=2)
     weights = []
     for name, compiles in (("compiled", True), ("eager", False)):
         hardware = replace(CPU, compiles=compiles)
-        final = train_tiny(store, tmp_path / name, config=config, hardware=hardware, dimensions=2)
+        final = train_tiny(store, tmp_path / name, recipe=recipe, hardware=hardware, dimensions=2)
         weights.append(read_weights(final))
     assert weights[0].keys() == weights[1].keys()
     for name, compiled in weights[0].items():
@@ -100,7 +100,7 @@ def test_after_the_first_steps_it_is_said_once_how_long_a_step_takes(tmp_path, i
     train_tiny(
         make_store(tmp_path / "data"),
         tmp_path / "run",
-        config=make_config(iterations=iterations, iterations_per_epoch=2),
+        recipe=make_recipe(iterations=iterations, iterations_per_epoch=2),
         on_pace=lambda step_s, steps: told.append((step_s, steps)),
     )
     assert [steps for _, steps in told] == left
@@ -156,7 +156,7 @@ def test_the_log_says_what_was_seen_how_long_it_took_and_that_it_ended(tmp_path)
 def test_a_loss_that_is_no_number_stops_training_with_the_remedy(tmp_path):
     store = make_store(tmp_path / "data")
     with pytest.raises(SparseUNetError, match="lower --learning-rate"):
-        train_tiny(store, tmp_path / "run", config=make_config(learning_rate=1e30))
+        train_tiny(store, tmp_path / "run", recipe=make_recipe(learning_rate=1e30))
 
 
 def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path):

@@ -14,10 +14,10 @@ from sparseunet.planning.plan import Configuration, NetworkPlan
 from sparseunet.preprocessing.case import PreprocessedCase, Restoration
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.preprocessing.write import write_case
-from sparseunet.training.config import TrainingConfig
-from sparseunet.training.fit import batch_recipe
+from sparseunet.training.fit import batch_rules
 from sparseunet.training.forecast import forecast_training, format_forecast, write_forecast
 from sparseunet.training.loader import BatchDataset, summarise_cases
+from sparseunet.training.recipe import Recipe
 
 LABELS = LabelSchema(classes={"background": 0, "organ": 1, "lesion": 2}, regions={})
 SHAPE, PATCH = (16, 24, 24), (8, 16, 16)
@@ -83,13 +83,13 @@ def store(tmp_path):
     return CaseStore(tmp_path)
 
 
-def _forecast(store, *, configuration=None, names=None, **recipe):
+def _forecast(store, *, configuration=None, names=None, **rules):
     return forecast_training(
         store,
         store.cases if names is None else names,
         configuration=configuration or _configuration(),
         labels=LABELS,
-        config=TrainingConfig(**({"iterations": 40, "seed": 3} | recipe)),
+        recipe=Recipe(**({"iterations": 40, "seed": 3} | rules)),
     )
 
 
@@ -97,10 +97,10 @@ def _forecast(store, *, configuration=None, names=None, **recipe):
 def test_a_short_training_sees_exactly_what_was_foretold(store, patch_size):
     """Counted in the batches themselves, by another way."""
     configuration = _configuration(patch_size)
-    config = TrainingConfig(iterations=40, seed=3, augmentation="none")
+    recipe = Recipe(iterations=40, seed=3, augmentation="none")
     forecast = _forecast(store, configuration=configuration)
-    recipe = replace(batch_recipe(configuration, config, LABELS), augmentation="none")
-    dataset = BatchDataset(store, summarise_cases(store, store.cases, recipe), recipe)
+    rules = replace(batch_rules(configuration, recipe, LABELS), augmentation="none")
+    dataset = BatchDataset(store, summarise_cases(store, store.cases, rules), rules)
     batches = [dataset[step] for step in range(40)]
     annotated = [int((batch.weight_BZYX > 0).sum()) for batch in batches]
     assert forecast.num_batches == 40
@@ -192,10 +192,10 @@ def test_patches_hold_background_or_unannotated_voxels_of_the_stored_labels(
 ):
     _write(tmp_path, "scribble", slices=[5, 6], scribble=True)
     store = CaseStore(tmp_path)
-    config = TrainingConfig(patch_shares={name: 1})
-    recipe = batch_recipe(_configuration(patch_size), config, LABELS)
-    recipe = replace(recipe, augmentation="none", batch_size=20)
-    dataset = BatchDataset(store, summarise_cases(store, store.cases, recipe), recipe)
+    recipe = Recipe(patch_shares={name: 1})
+    rules = batch_rules(_configuration(patch_size), recipe, LABELS)
+    rules = replace(rules, augmentation="none", batch_size=20)
+    dataset = BatchDataset(store, summarise_cases(store, store.cases, rules), rules)
     batch = dataset[0]
     annotated = batch.weight_BZYX > 0
     wanted = annotated & (batch.labels_BZYX == 0) if name == "background" else ~annotated

@@ -14,7 +14,7 @@ import tiny_training
 import torch
 from tiny_training import (
     assert_same_training,
-    make_config,
+    make_recipe,
     make_store,
     train_tiny,
 )
@@ -94,8 +94,8 @@ def is_alive(pid):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_stopped_between_any_two_steps_it_ends_as_if_never_stopped(data, tmp_path, seed):
-    config = make_config(iterations=11, iterations_per_epoch=4)
-    options = {"config": config, "val": data.cases[:2]}
+    recipe = make_recipe(iterations=11, iterations_per_epoch=4)
+    options = {"recipe": recipe, "val": data.cases[:2]}
     train_tiny(data, tmp_path / "whole", **options)
     generator, codes = random.Random(seed), []
     while not (tmp_path / "cut" / "checkpoint_final.pt").is_file():
@@ -116,7 +116,7 @@ def test_stopped_between_any_two_steps_it_ends_as_if_never_stopped(data, tmp_pat
 
 def test_in_float16_the_scale_is_kept(data, tmp_path):
     hardware = Hardware(device=torch.device("cpu"), dtype=torch.float16, num_workers=0)
-    options = {"config": make_config(iterations=6), "hardware": hardware}
+    options = {"recipe": make_recipe(iterations=6), "hardware": hardware}
     train_tiny(data, tmp_path / "whole", **options)
     answers = iter([None] * 4 + [signal.SIGTERM])
     with pytest.raises(TrainingInterruptedError):
@@ -130,7 +130,7 @@ def test_in_float16_the_scale_is_kept(data, tmp_path):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_killed_at_random_moments_it_ends_as_if_never_killed(data, tmp_path, num_workers):
     options = {
-        "config": {"iterations": 22, "iterations_per_epoch": 4},
+        "recipe": {"iterations": 22, "iterations_per_epoch": 4},
         "num_workers": num_workers,
         "num_val": 1,
         "checkpoint_every_s": 0.02,
@@ -158,7 +158,7 @@ def test_killed_at_random_moments_it_ends_as_if_never_killed(data, tmp_path, num
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_group_ends_it_quietly_with_a_checkpoint(data, tmp_path, number):
     options = {
-        "config": {"iterations": 400, "iterations_per_epoch": 3},
+        "recipe": {"iterations": 400, "iterations_per_epoch": 3},
         "num_workers": 2,
         "checkpoint_every_s": 3600,
     }
@@ -192,7 +192,7 @@ def test_the_second_signal_ends_the_process_at_once(number):
 
 
 def test_two_processes_do_not_train_in_the_same_folder(data, tmp_path):
-    options = {"config": {"iterations": 400, "iterations_per_epoch": 3}}
+    options = {"recipe": {"iterations": 400, "iterations_per_epoch": 3}}
     process = start(data, tmp_path / "run", **options)
     wait_for(lambda: len(read_log(tmp_path / "run")) >= 1, process)
     with pytest.raises(RequestError, match="Another process is training"):

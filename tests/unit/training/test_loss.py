@@ -8,10 +8,10 @@ from loss_formulas import expected_loss
 
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.losses import LOSSES, load_loss
 from sparseunet.training.losses.comparison import region_targets, weights_by_output
 from sparseunet.training.objective import Objective
+from sparseunet.training.recipe import Recipe
 
 CLASSES = LabelSchema(classes={"background": 0, "a": 1, "b": 2}, regions={})
 REGIONS = LabelSchema(
@@ -262,9 +262,9 @@ def test_class_weights_name_classes_of_the_dataset():
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
 def test_a_class_weight_is_a_number_from_zero_on(weight):
     with pytest.raises(RequestError, match="weight of class a must be 0 or more"):
-        TrainingConfig(class_weights={"a": weight})
+        Recipe(class_weights={"a": weight})
 
 
 def test_class_weights_without_a_cross_entropy_are_refused():
     with pytest.raises(RequestError, match="the loss dice has none"):
-        TrainingConfig(loss="dice", class_weights={"a": 2.0})
+        Recipe(loss="dice", class_weights={"a": 2.0})

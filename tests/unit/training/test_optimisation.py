@@ -7,43 +7,43 @@ import pytest
 import torch
 
 from sparseunet.errors import RequestError
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.optimisation import (
     OPTIMIZERS,
     SCHEDULES,
     learning_rate_at,
     new_optimizer,
 )
+from sparseunet.training.recipe import Recipe
 
 ITERATIONS = 100
 
 
 def _config(**changes):
-    return TrainingConfig(**({"iterations": ITERATIONS, "learning_rate": 0.1} | changes))
+    return Recipe(**({"iterations": ITERATIONS, "learning_rate": 0.1} | changes))
 
 
 def _rates(**changes):
-    config = _config(**changes)
-    return [learning_rate_at(step, config) for step in range(config.iterations)]
+    recipe = _config(**changes)
+    return [learning_rate_at(step, recipe) for step in range(recipe.iterations)]
 
 
 OF_A_USER = """
 import torch
 
 
-def half_of_it(step, num_steps, config):
+def half_of_it(step, num_steps, recipe):
     return 0.5
 
 
-def resilient(parameters, config, *, fused):
-    return torch.optim.Rprop(parameters, lr=config.learning_rate)
+def resilient(parameters, recipe, *, fused):
+    return torch.optim.Rprop(parameters, lr=recipe.learning_rate)
 """
 
 
 def test_by_default_the_rate_falls_as_in_nnunet_but_at_every_step():
-    config = TrainingConfig(iterations=ITERATIONS)
+    recipe = Recipe(iterations=ITERATIONS)
     expected = [0.01 * (1 - step / ITERATIONS) ** 0.9 for step in range(ITERATIONS)]
-    assert [learning_rate_at(step, config) for step in range(ITERATIONS)] == expected
+    assert [learning_rate_at(step, recipe) for step in range(ITERATIONS)] == expected
 
 
 def test_the_schedules_follow_their_formulas():
@@ -71,8 +71,8 @@ def test_a_rate_climbs_during_the_warm_up_and_never_after(schedule, warmup):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimiser_finds_the_minimum_of_a_bowl(optimizer):
     bowl = torch.nn.Linear(3, 1, bias=False)
-    config = _config(optimizer=optimizer, momentum=0.5, weight_decay=0.0)
-    steps = new_optimizer(bowl, config)
+    recipe = _config(optimizer=optimizer, momentum=0.5, weight_decay=0.0)
+    steps = new_optimizer(bowl, recipe)
     for _ in range(200):
         steps.zero_grad()
         (bowl.weight - 2).square().sum().backward()
@@ -114,9 +114,9 @@ def test_weight_decay_acts_on_gradients_in_adam_and_on_weights_in_adamw():
 def test_functions_of_a_user_are_found_by_their_path(tmp_path, monkeypatch):
     (tmp_path / "recipe_of_a_user.py").write_text(OF_A_USER, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    config = _config(schedule="recipe_of_a_user:half_of_it", optimizer="recipe_of_a_user:resilient")
-    assert learning_rate_at(3, config) == 0.05
-    assert isinstance(new_optimizer(torch.nn.Linear(1, 1), config), torch.optim.Rprop)
+    recipe = _config(schedule="recipe_of_a_user:half_of_it", optimizer="recipe_of_a_user:resilient")
+    assert learning_rate_at(3, recipe) == 0.05
+    assert isinstance(new_optimizer(torch.nn.Linear(1, 1), recipe), torch.optim.Rprop)
 
 
 @pytest.mark.parametrize(

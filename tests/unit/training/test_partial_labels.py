@@ -9,12 +9,12 @@ from loss_formulas import expected_loss
 from sparseunet.data.labels import LabelSchema
 from sparseunet.networks.build import build_network
 from sparseunet.planning.plan import NetworkPlan
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.loader import Batch
 from sparseunet.training.losses import LOSSES, load_loss
 from sparseunet.training.losses.comparison import merge_unannotated
 from sparseunet.training.objective import Objective
 from sparseunet.training.optimisation import new_optimizer
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.state import TrainingState
 from sparseunet.training.step import Hardware, train_step
 
@@ -234,7 +234,7 @@ def test_a_training_step_uses_what_the_batch_knows():
         encoder_depths=(1, 1),
         decoder_depths=(1,),
     )
-    config, losses = TrainingConfig(), []
+    recipe, losses = Recipe(), []
     batch = Batch(
         image_BCZYX=torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
         labels_BZYX=torch.zeros(2, 4, 8, 8, dtype=torch.int64),
@@ -246,12 +246,12 @@ def test_a_training_step_uses_what_the_batch_knows():
         network = build_network(plan, num_input_channels=1, num_outputs=4, deep_supervision=True)
         state = TrainingState(
             network=network,
-            optimizer=new_optimizer(network, config),
+            optimizer=new_optimizer(network, recipe),
             scaler=torch.amp.GradScaler("cpu", enabled=False),
         )
         hardware = Hardware(device=torch.device("cpu"), dtype=None, num_workers=0)
         objective = Objective(labels=CLASSES, strides=plan.strides, batch_dice=True)
-        loss, counts = train_step(state, one, objective=objective, config=config, hardware=hardware)
+        loss, counts = train_step(state, one, objective=objective, recipe=recipe, hardware=hardware)
         losses.append(loss)
         assert counts[1:, 1].any() == (one.annotated_BK is None)  # false tumour and spleen
     assert losses[0] < losses[1]

@@ -18,12 +18,12 @@ from sparseunet.preprocessing.write import write_case
 from sparseunet.training.augmentation import AUGMENTATIONS, Movement
 from sparseunet.training.augmentation.movements import draw_elastic, rotate_and_zoom
 from sparseunet.training.augmentation.points import SamplePoints
-from sparseunet.training.loader import BatchDataset, BatchRecipe, summarise_cases
+from sparseunet.training.loader import BatchDataset, BatchRules, summarise_cases
 from sparseunet.training.patches import read_training_patch, weight_table
 
 SHAPE = (14, 26, 24)
 TRUST = {Source.MANUAL: 1.0, Source.PSEUDO: 0.5}
-RECIPE = BatchRecipe(
+RECIPE = BatchRules(
     patch_size=(8, 16, 12),
     batch_size=3,
     foreground_share=0.33,

@@ -7,8 +7,8 @@ import pytest
 
 from sparseunet.errors import RequestError
 from sparseunet.planning.architectures import KNOWN
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.presets import PRESETS, find_preset, named_class_weights
+from sparseunet.training.recipe import Recipe
 
 PAGE = (
     Path(__file__).resolve().parents[3] / "documentation/reference/networks_and_presets.md"
@@ -18,7 +18,7 @@ PAGE = (
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_a_recipe_for_a_network_that_exists(name):
     preset = PRESETS[name]
-    TrainingConfig(**preset.recipe)
+    Recipe(**preset.recipe)
     assert preset.architecture is None or preset.dimensions in KNOWN[preset.architecture].dimensions
     if preset.patch_size is not None:
         assert len(preset.patch_size) == preset.dimensions
@@ -27,7 +27,7 @@ def test_a_preset_is_a_recipe_for_a_network_that_exists(name):
 def test_the_default_preset_changes_nothing():
     preset = find_preset("nnunet", dimensions=3)
     assert (preset.architecture, preset.patch_size, preset.batch_size) == (None, None, None)
-    assert TrainingConfig(**preset.recipe) == TrainingConfig()
+    assert Recipe(**preset.recipe) == Recipe()
 
 
 @pytest.mark.parametrize(

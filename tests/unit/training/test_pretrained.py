@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_training import (
     assert_same_weights,
-    make_config,
     make_configuration,
+    make_recipe,
     make_store,
     read_weights,
     train_tiny,
@@ -73,7 +73,7 @@ def test_a_file_that_is_no_checkpoint_of_ours_is_refused(tmp_path, content):
 def test_training_starts_from_them_and_goes_on_without_reading_them_again(tmp_path):
     store = make_store(tmp_path / "data")
     first = train_tiny(store, tmp_path / "first")
-    options = {"config": make_config(learning_rate=1e-12), "pretrained": first}
+    options = {"recipe": make_recipe(learning_rate=1e-12), "pretrained": first}
     tuned = train_tiny(store, tmp_path / "tuned", **options)
     before, after = read_weights(first), read_weights(tuned)
     body = [name for name in before if not name.startswith("decoder.heads.")]
@@ -96,7 +96,7 @@ def test_training_starts_from_them_and_goes_on_without_reading_them_again(tmp_pa
 def test_they_make_another_run(tmp_path):
     identities = [
         run_identity(
-            make_config(),
+            make_recipe(),
             make_configuration(),
             data_hash="d",
             time_budget_min=None,

@@ -21,9 +21,9 @@ from sparseunet.preprocessing.previous_stage import PreviousStage, update_previo
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.preprocessing.write import write_case
 from sparseunet.training.cascade import dilate, disturb_labels, erode, unchanged
-from sparseunet.training.config import TrainingConfig
 from sparseunet.training.fit import fit
-from sparseunet.training.loader import BatchDataset, BatchRecipe, summarise_cases
+from sparseunet.training.loader import BatchDataset, BatchRules, summarise_cases
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.run_log import read_log
 from sparseunet.training.step import Hardware
 
@@ -53,7 +53,7 @@ CONFIGURATION = Configuration(
     batch_dice=False,
     previous_stage="3d_lowres",
 )
-RECIPE = BatchRecipe(
+RECIPE = BatchRules(
     patch_size=CONFIGURATION.patch_size,
     batch_size=2,
     foreground_share=0.33,
@@ -228,7 +228,7 @@ def test_the_second_stage_trains(cascade, tmp_path, labels):
         Split(train=store.cases, val=store.cases[:1]),
         configuration=CONFIGURATION,
         labels=labels,
-        config=TrainingConfig(iterations=20, iterations_per_epoch=20),
+        recipe=Recipe(iterations=20, iterations_per_epoch=20),
         hardware=Hardware(device=torch.device("cpu"), dtype=None, num_workers=0),
         folder=tmp_path / "run",
         previous_stage=previous,
@@ -248,7 +248,7 @@ def test_a_previous_stage_is_needed_by_the_second_stage_and_by_no_other(cascade,
             Split(train=store.cases, val=()),
             configuration=configuration,
             labels=LABELS,
-            config=TrainingConfig(iterations=1),
+            recipe=Recipe(iterations=1),
             hardware=Hardware(device=torch.device("cpu"), dtype=None, num_workers=0),
             folder=tmp_path,
             previous_stage=previous_stage,

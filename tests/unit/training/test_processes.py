@@ -16,18 +16,18 @@ from tiny_training import (
 from training_together import overflow_once, start_together, train_one
 
 from sparseunet.errors import RequestError
-from sparseunet.training.config import TrainingConfig
-from sparseunet.training.fit import batch_recipe
+from sparseunet.training.fit import batch_rules
 from sparseunet.training.loader import BatchDataset, summarise_cases
 from sparseunet.training.processes import ALONE, Processes
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.run_log import read_log
 
 ANYWHERE = {"patch_shares": {"rest": 1.0}}
 SHARED = {
     "dense, one Dice per sample, uneven shares": {"data": "dense", "batch_size": 3},
-    "dense, batch Dice": {"data": "dense", "config": {"batch_dice": True}},
+    "dense, batch Dice": {"data": "dense", "recipe": {"batch_dice": True}},
     "slices": {"data": "slices", "batch_size": 3},
-    "a share without annotation": {"data": "one_slice", "config": ANYWHERE},
+    "a share without annotation": {"data": "one_slice", "recipe": ANYWHERE},
     "a class not looked for in a case": {"data": "partly", "batch_size": 3},
     "regions": {"data": "slices", "batch_size": 3, "regions": True},
     "2D": {"data": "slices", "dimensions": 2, "batch_size": 3},
@@ -126,12 +126,12 @@ def test_the_tolerance_tells_trainings_apart(data, together, tmp_path):
 
 def test_a_process_had_nothing_annotated_while_the_other_had(data):
     store = make_store(data / "one_slice", slices=[0])
-    config = TrainingConfig(seed=1, **ANYWHERE)
-    recipe = batch_recipe(make_configuration(), config, LABELS)
-    cases = summarise_cases(store, store.cases, recipe)
-    whole = BatchDataset(store, cases, recipe)
+    recipe = Recipe(seed=1, **ANYWHERE)
+    rules = batch_rules(make_configuration(), recipe, LABELS)
+    cases = summarise_cases(store, store.cases, rules)
+    whole = BatchDataset(store, cases, rules)
     shares = [
-        BatchDataset(store, cases, recipe, share=Processes(rank=rank, count=2).share(2))
+        BatchDataset(store, cases, rules, share=Processes(rank=rank, count=2).share(2))
         for rank in range(2)
     ]
     alone = 0
@@ -169,7 +169,7 @@ def test_an_overflow_in_one_process_leaves_the_step_out_in_all(together):
 @pytest.mark.parametrize("num_parts", [2, 3])
 @pytest.mark.parametrize("batch_dice", [True, False], ids=["batch Dice", "sample Dice"])
 def test_parts_train_what_the_whole_batch_trains(num_parts, batch_dice, data, tmp_path):
-    training = {"data": "partly", "batch_size": 3, "config": {"batch_dice": batch_dice}}
+    training = {"data": "partly", "batch_size": 3, "recipe": {"batch_dice": batch_dice}}
     train_one(with_folders(training, data, tmp_path / "whole"))
     train_one(with_folders(training, data, tmp_path / "parts") | {"num_parts": num_parts})
     assert_nearly_same_training(tmp_path / "parts", tmp_path / "whole")
@@ -199,7 +199,7 @@ def test_shares_are_the_batch_in_order_and_nearly_equal(batch_size, count):
 
 def start_long(data, run, **more):
     """Start a training that is stopped anyway, and wait for its first epochs."""
-    training = {"data": "slices", "config": LONG, "checkpoint_every_s": 0.0} | more
+    training = {"data": "slices", "recipe": LONG, "checkpoint_every_s": 0.0} | more
     processes = start_together([with_folders(training, data, run)])
     deadline = time.monotonic() + 120
     while len(read_log(run)) < 2:

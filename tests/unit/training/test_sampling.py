@@ -7,7 +7,7 @@ import pytest
 
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
-from sparseunet.training.config import TrainingConfig
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.sampling import CaseSummary, PatchSampler, PatchShare, resolve_shares
 
 LABELS = LabelSchema(classes={"background": 0, "liver": 1, "tumour": 2}, regions={})
@@ -262,9 +262,9 @@ def test_a_share_of_something_unknown_is_refused_with_all_names():
 @pytest.mark.parametrize("shares", [{}, {"liver": 0}, {"liver": -1, "rest": 2}, {"a": np.nan}])
 def test_shares_must_be_weights(shares):
     with pytest.raises(RequestError, match="weights"):
-        TrainingConfig(patch_shares=shares)
+        Recipe(patch_shares=shares)
 
 
 def test_cases_cannot_be_weighted_by_anything():
     with pytest.raises(RequestError, match="uniform, slices, sqrt_slices"):
-        TrainingConfig(case_weighting="size")
+        Recipe(case_weighting="size")

@@ -9,7 +9,7 @@ from tiny_training import (
     LABELS,
     assert_same_training,
     assert_same_weights,
-    make_config,
+    make_recipe,
     make_store,
     read_weights,
     train_tiny,
@@ -38,7 +38,7 @@ outputs = pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["classes", "
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "dense"])
 def test_labels_of_unannotated_voxels_do_not_change_the_weights(tmp_path, dimensions, labels, kind):
     store = make_store(tmp_path / "data", **KINDS[kind])
-    how = {"config": make_config(iterations=3), "dimensions": dimensions, "labels": labels}
+    how = {"recipe": make_recipe(iterations=3), "dimensions": dimensions, "labels": labels}
     first = read_weights(train_tiny(store, tmp_path / "first", **how))
     for name in store.cases:
         case = store.read(name)
@@ -59,7 +59,7 @@ def test_interrupted_within_an_epoch_and_resumed_it_equals_an_undisturbed_traini
 ):
     store = make_store(tmp_path / "data", **KINDS[kind])
     how = {
-        "config": make_config(iterations=5, iterations_per_epoch=2),
+        "recipe": make_recipe(iterations=5, iterations_per_epoch=2),
         "dimensions": dimensions,
         "labels": labels,
         "val": ["case_0"],

@@ -10,7 +10,7 @@ from sparseunet.planning.memory import PLANNERS, shrinking_candidates
 from sparseunet.planning.overrides import smaller_patches, with_base_features
 from sparseunet.planning.plan import Configuration
 from sparseunet.planning.topology import choose_topology
-from sparseunet.training.config import TrainingConfig
+from sparseunet.training.recipe import Recipe
 from sparseunet.training.step import Hardware
 from sparseunet.training.time_budget import BudgetedTraining, fit_into_budget
 
@@ -39,7 +39,7 @@ def _fit(planned: Configuration, *, budget_s: float) -> BudgetedTraining:
     return fit_into_budget(
         planned,
         labels=LABELS,
-        config=TrainingConfig(),
+        recipe=Recipe(),
         hardware=Hardware(device=torch.device("cpu"), dtype=None, num_workers=0),
         budget_s=budget_s,
     )

@@ -12,7 +12,7 @@ DEFAULT_TRUST: dict[str, float] = {"manual": 1.0, "interpolated": 1.0, "pseudo":
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingConfig:
+class Recipe:
     """The recipe of one training. Two runs with equal recipe, plan and data are the same run."""
 
     iterations: int = 250_000
