@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,10 +147,27 @@ def hash_content(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def identity_of(settings: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that tell one from another, for `hash_content`.
+
+    A field with the metadata `since`, which names the version that brought it, is left out while it
+    has its default: what was made before the field was there keeps its hash.
+    """
+    return {
+        one.name: getattr(settings, one.name)
+        for one in fields(settings)
+        if "since" not in one.metadata or getattr(settings, one.name) != _default_of(one)
+    }
+
+
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _default_of(one: Field[Any]) -> Any:
+    return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 def _require_folder(path: Path) -> None:

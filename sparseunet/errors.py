@@ -34,20 +34,31 @@ class Problem:
     found: str
     expected: str
     fix: str
+    setting: str = ""
+    """Name of the setting that is wrong, as Python spells it; "" if it is a file or a case."""
 
     def __str__(self) -> str:
-        subject = " ".join(
-            part for part in (self.case, f"({self.file})" if self.file else "") if part
-        )
+        place = self.file or self.setting
+        subject = " ".join(part for part in (self.case, f"({place})" if place else "") if part)
         return (
             f"{self.severity}: {subject}: found {self.found}; expected {self.expected}; {self.fix}"
         )
 
 
 class SparseUNetError(Exception):
-    """The work failed for a reason that the message explains."""
+    """The work failed for a reason that the message explains.
+
+    Attributes:
+        setting: Name of the argument or field that is to blame or that would help, as Python
+            spells it (`batch_size`); None where there is none. The command line turns it into its
+            flag.
+    """
 
     exit_code = 1
+
+    def __init__(self, *arguments: object, setting: str | None = None) -> None:
+        super().__init__(*arguments)
+        self.setting = setting
 
 
 class RequestError(SparseUNetError):

@@ -2,22 +2,40 @@
 
 import sys
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-def track(items: Iterable[T], *, total: int, label: str) -> Generator[T, None, None]:
+def shows_bar() -> bool:
+    """Whether progress is drawn as a bar: on a terminal and in a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def track(
+    items: Iterable[T], *, total: int, label: str, note: Callable[[], str] | None = None
+) -> Generator[T, None, None]:
     """Yield `items` while showing how many are done and how long the rest will take.
 
-    On a terminal a bar is drawn on standard error; otherwise at most one line every ten seconds.
-    """
-    if sys.stderr.isatty():
-        from tqdm import tqdm
+    On a terminal and in a notebook a bar is drawn; otherwise standard error gets at most one line
+    every ten seconds.
 
-        yield from tqdm(items, total=total, desc=label, unit="", dynamic_ncols=True)
+    Args:
+        items: What is done, one by one.
+        total: Their number.
+        label: Stands before the bar.
+        note: Says after each item what stands behind the bar.
+    """
+    if shows_bar():
+        from tqdm.auto import tqdm
+
+        with tqdm(items, total=total, desc=label, unit="", dynamic_ncols=True) as bar:
+            for item in bar:
+                yield item
+                if note is not None:
+                    bar.set_postfix_str(note(), refresh=False)
         return
     start = last = time.monotonic()
     for done, item in enumerate(items, start=1):

@@ -58,7 +58,13 @@ _PREDICTED = "predicted"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workspace:
-    """Where raw data, preprocessed data and results lie."""
+    """Where raw data, preprocessed data and results lie.
+
+    Attributes:
+        raw: Folder of raw datasets.
+        preprocessed: Folder of what planning and preprocessing made.
+        results: Folder of runs.
+    """
 
     raw: Path
     preprocessed: Path
@@ -289,5 +295,6 @@ def _find_dataset(dataset: str, root: Path) -> Path:
         raise RequestError(f"Dataset id {dataset} is ambiguous in {root}: {names}. Give the name.")
     raise RequestError(
         f"No dataset {dataset!r} in {root} (datasets there: {there}). Put it there as "
-        "DatasetXXX_Name, name another folder with --workspace, or give a path."
+        "DatasetXXX_Name, name another workspace, or give a path.",
+        setting="workspace",
     )

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from sparseunet.networks.checkpoint import read_checkpoint
-from sparseunet.networks.trained_model import load_network, load_trained_model
+from sparseunet.networks.trained_model import load_network
+from sparseunet.runs.load import load_trained_model
 from sparseunet.workspace import CHECKPOINT_FINAL, fold_folder
 
 

@@ -25,6 +25,7 @@ from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
 from sparseunet.preprocessing.case import PreprocessedCase, Restoration
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.preprocessing.write import write_case
+from sparseunet.runs.record import RunRecord, current_versions, write_record
 from sparseunet.training.fit import fit
 from sparseunet.training.interruption import stop_on_signals
 from sparseunet.training.recipe import Recipe
@@ -80,6 +81,26 @@ def make_plan():
     )
 
 
+def write_tiny_record(folder, *, recipe=None, configuration=None, plan=None, **changes):
+    """Write `run.json` as a training would; `changes` are fields of `RunRecord`."""
+    recipe = recipe or make_recipe()
+    known = {
+        "run_id": folder.parent.name,
+        "dataset_name": "Dataset001_Tiny",
+        "fold": 0,
+        "plan": plan or make_plan(),
+        "configuration": configuration or make_configuration(),
+        "recipe": recipe,
+        "mirror_axes": recipe.mirror_axes,
+        "split": Split(train=("a",), val=("b",)),
+        "identity": {},
+        "dataset_json": {"labels": {"background": 0, "box": 1}},
+        "precision": "float32",
+        "versions": current_versions(),
+    }
+    write_record(folder, RunRecord(**known | changes))
+
+
 def make_store(folder, *, slices=None, scribbles=False, count=3, without_box=()):
     """Write cases; in those `without_box`, given by number, nobody looked for the box.
 
@@ -120,7 +141,12 @@ def make_store(folder, *, slices=None, scribbles=False, count=3, without_box=())
 
 
 def make_recipe(**changes):
-    defaults = {"iterations": 9, "iterations_per_epoch": 3, "seed": 1}
+    defaults = {
+        "iterations": 9,
+        "iterations_per_epoch": 3,
+        "mirror_axes": (0, 1, 2),
+        "seed": 1,
+    }
     return Recipe(**(defaults | changes))
 
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import inf
+from typing import TYPE_CHECKING
 
-import numpy as np
-from scipy.optimize import nnls
-
-from sparseunet.annotation.annotation_record import AnnotationRecord
-from sparseunet.annotation.selection.fixed import fixed_interval_slices
+from sparseunet.data.annotation_record import AnnotationRecord
 from sparseunet.errors import RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +44,12 @@ class CostModel:
         )  # fmt: skip
         return len(slices) * self.minutes_per_slice + self.foreground_share * draw
 
-    def minutes_by_count(self, num_slices: int) -> np.ndarray:
+    def minutes_by_count(self, num_slices: int) -> "np.ndarray":
         """Return the expected minutes of 0, 1, ... all slices of an open scan, evenly spread."""
+        import numpy as np
+
+        from sparseunet.annotation.selection.fixed import fixed_interval_slices
+
         counts = range(num_slices + 1)
         evenly = [fixed_interval_slices(num_slices, count=count) for count in counts]
         return np.array([self.minutes(slices) for slices in evenly])
@@ -54,7 +60,7 @@ class CostModel:
         Raises:
             RequestError: `minutes` is not positive.
         """
-        if not 0 < minutes < np.inf:
+        if not 0 < minutes < inf:
             raise RequestError(f"A slice takes more than 0 minutes, found {minutes}.")
         return _scaled(self, minutes / self.minutes([0]))
 
@@ -95,6 +101,9 @@ def fit_cost(records: Iterable[AnnotationRecord]) -> CostModel:
     Args:
         records: Of annotated cases; those without slices are passed over.
     """
+    import numpy as np
+    from scipy.optimize import nnls
+
     drawn = [record for record in records if any(one.annotated_slices for one in record.views)]
     measured = [record for record in drawn if record.minutes]
     model = ASSUMED_COST
@@ -107,7 +116,7 @@ def fit_cost(records: Iterable[AnnotationRecord]) -> CostModel:
         return model
     counts = np.array([_count(record) for record in measured], float)
     minutes = np.array([record.minutes for record in measured], float)
-    assumed = _prices(ASSUMED_COST)
+    assumed = np.array(_prices(ASSUMED_COST))
     scaled = assumed * minutes.sum() / (counts @ assumed).sum()
     prices = scaled
     for _ in range(2):  # the scatter of the minutes says how much the assumption weighs
@@ -137,22 +146,20 @@ def _count(record: AnnotationRecord) -> tuple[int, int, int, int]:
 
 
 def _count_neighbours(slices: Sequence[int]) -> int:
-    return int((np.diff(np.sort(np.asarray(slices, int))) == 1).sum())
+    return sum(after - before == 1 for before, after in pairwise(sorted(slices)))
 
 
-def _prices(model: CostModel) -> np.ndarray:
-    return np.array(
-        [
-            model.minutes_per_volume,
-            model.minutes_per_slice,
-            model.minutes_per_foreground_slice,
-            model.minutes_per_neighbouring_slice,
-        ]
+def _prices(model: CostModel) -> tuple[float, float, float, float]:
+    return (
+        model.minutes_per_volume,
+        model.minutes_per_slice,
+        model.minutes_per_foreground_slice,
+        model.minutes_per_neighbouring_slice,
     )
 
 
 def _scaled(model: CostModel, factor: float) -> CostModel:
-    volume, slice_, foreground, neighbour = (float(price) for price in factor * _prices(model))
+    volume, slice_, foreground, neighbour = (factor * price for price in _prices(model))
     return replace(
         model,
         minutes_per_volume=volume,

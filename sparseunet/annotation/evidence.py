@@ -105,7 +105,7 @@ _CLEVER_SLICES = (
 )
 _TRY_IT = (
     "The trade-off depends on the data: try it on a dense dataset like yours with "
-    "`sparseunet simulate_annotation --density D --volume-share S`."
+    "`sparseunet simulate_annotation`, at several densities and shares of volumes."
 )
 DISAGREEMENTS = (_MORE_SLICES, _CLEVER_SLICES, _TRY_IT)
 """Where results contradict the planner's rules, to be shown beside its proposals."""

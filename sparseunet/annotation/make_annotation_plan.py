@@ -182,7 +182,7 @@ def _choose_alternative(
         alternatives = require_alternatives(budget, situation, num_volumes=wanted)
     except RequestError as error:
         message = request_problem(
-            "--budget",
+            "budget",
             found=str(error),
             expected=f"1 to {situation.num_slices} slices in {situation.num_volumes} scans",
             fix="choose another budget or number of volumes",
@@ -240,7 +240,7 @@ def _require_enough(
 ) -> None:
     problems = [
         request_problem(
-            "--budget",
+            "budget",
             case=name,
             found=f"{count} slices of {sum(depth)}" if count else "no slice",
             expected=f"1 to {sum(depth)} slices",

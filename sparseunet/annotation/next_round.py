@@ -1,17 +1,17 @@
 """Which slices to annotate next, by what a trained network is unsure of, beside a random share."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
 
 from sparseunet.annotation.annotation_plan import AnnotationPlan
-from sparseunet.annotation.annotation_record import AnnotationRecord
 from sparseunet.annotation.budget import Budget
 from sparseunet.annotation.cost import CostModel
 from sparseunet.annotation.make_annotation_plan import to_planned_cases, within_time
 from sparseunet.annotation.selection.slices import ChosenSlice, SliceStack
+from sparseunet.data.annotation_record import AnnotationRecord
 from sparseunet.data.io import read_annotation
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
@@ -142,7 +142,10 @@ def rank_by_uncertainty(
     random = np.random.default_rng(options.seed)
     num_random = min(total, max(1, round(options.random_share * total)))
     drawn = random.choice(len(left), num_random, replace=False)
-    at_random = [_chosen(left[place], "drawn at random, to compare with") for place in drawn]
+    at_random = [
+        replace(_chosen(left[place], "drawn at random, to compare with"), for_comparison=True)
+        for place in drawn
+    ]
     free = np.ones(len(left), bool)
     free[drawn] = False
 
@@ -201,7 +204,7 @@ def plan_next_round(
         found = [float(uncertainties[number].entropy_K[index]) for number, index in slices]
         return float(np.mean(found)) if found else None
 
-    random = [(one.stack, one.index) for one in chosen if one.reason.startswith("drawn at random")]
+    random = [(one.stack, one.index) for one in chosen if one.for_comparison]
     ranked = [(one.stack, one.index) for one in chosen if (one.stack, one.index) not in random]
     rest = [
         (number, index)

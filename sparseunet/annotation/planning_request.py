@@ -1,44 +1,15 @@
 """What can be asked of the planner of annotation, and what of it makes no sense."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 from sparseunet.annotation.budget import Budget, parse_budget
-from sparseunet.annotation.cost import ASSUMED_COST, CostModel
 from sparseunet.annotation.selection import load_selector
+from sparseunet.annotation.spending import Axis, SpendingOptions
 from sparseunet.annotation.volumes import VOLUME_CHOICES
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_geometry
 from sparseunet.errors import DatasetError, Problem, RequestError, Severity
-
-Axis = int | Literal["auto", "all"]
-"""Across which axis slices lie: 0, 1, 2 for z, y, x; `auto`: that of the largest spacing; `all`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpendingOptions:
-    """How the budget is spent, beside which selector chooses slices."""
-
-    num_volumes: int | Literal["auto", "selector"] = "auto"
-    """How many scans are annotated. `auto`: as many as get their minimum. `selector`: slices go
-    wherever the selector finds them worth most; `auto` means that for the selector `dataset`."""
-    volume_choice: str = "random"
-    """Name in `VOLUME_CHOICES`, where not all scans are annotated."""
-    dimensions: int = 3
-    """2 or 3, of the network to be trained: 3D networks need a minimum of slices per scan."""
-    cost: CostModel = ASSUMED_COST
-    time_budget_s: float | None = None
-    """How long selectors may train features; None for their own default."""
-    device: str = "cpu"
-    """Where selectors train features."""
-    cache: Path | None = None
-    """Folder that keeps features; None keeps nothing."""
-    weights: Path | None = None
-    """File with pretrained weights, for selectors that need some."""
-    num_workers: int = 1
 
 
 def check_request(
@@ -59,7 +30,7 @@ def check_request(
     try:
         load_selector(selector)
     except RequestError as error:
-        problems.append(request_problem("--selector", found=str(error), expected="a selector"))
+        problems.append(request_problem("selector", found=str(error), expected="a selector"))
     geometries: dict[str, Geometry] = {}
     try:
         geometries = read_geometries(dataset, num_workers=options.num_workers)
@@ -68,11 +39,7 @@ def check_request(
     try:
         understood = parse_budget(budget) if isinstance(budget, str) else budget
     except RequestError as error:
-        message = str(error).removeprefix("The budget ").rstrip(".")
-        found, _, expected = message.partition("; expected ")
-        wrong = request_problem(
-            "--budget", found=found, expected=expected or "a budget that buys slices"
-        )
+        wrong = request_problem("budget", found=str(error), expected="a budget that buys slices")
         raise DatasetError([wrong, *problems]) from None
     if problems:
         raise DatasetError(problems)
@@ -107,7 +74,8 @@ def read_geometries(dataset: Dataset, *, num_workers: int) -> dict[str, Geometry
         names = ", ".join(flat[:3]) + (", ..." if len(flat) > 3 else "")
         problems.append(
             request_problem(
-                str(dataset.folder),
+                "",
+                file=str(dataset.folder),
                 found=f"{len(flat)} 2D images ({names})",
                 expected="volumes, which have slices to choose from",
                 fix="choose whole images by hand, or stack them to volumes",
@@ -116,7 +84,11 @@ def read_geometries(dataset: Dataset, *, num_workers: int) -> dict[str, Geometry
     if not dataset.cases:
         problems.append(
             request_problem(
-                str(dataset.folder), found="no scans", expected="at least one", fix="add some"
+                "",
+                file=str(dataset.folder),
+                found="no scans",
+                expected="at least one",
+                fix="add some",
             )
         )
     if problems:
@@ -125,11 +97,23 @@ def read_geometries(dataset: Dataset, *, num_workers: int) -> dict[str, Geometry
 
 
 def request_problem(
-    file: str, *, found: str, expected: str, fix: str = "correct it", case: str = ""
+    setting: str,
+    *,
+    found: str,
+    expected: str,
+    fix: str = "correct it",
+    case: str = "",
+    file: str = "",
 ) -> Problem:
-    """Return a problem with a flag or a folder of the request."""
+    """Return a problem with a setting of the request, or (`setting` is "") with its folder."""
     return Problem(
-        severity=Severity.ERROR, case=case, file=file, found=found, expected=expected, fix=fix
+        severity=Severity.ERROR,
+        case=case,
+        file=file,
+        found=found,
+        expected=expected,
+        fix=fix,
+        setting=setting,
     )
 
 
@@ -138,19 +122,19 @@ def _problems_of_request(
 ) -> list[Problem]:
     problems = []
     wanted = {
-        "--axis": (axis, (0, 1, 2, "auto", "all")),
-        "--dimensions": (options.dimensions, (2, 3)),
-        "--choose-volumes": (options.volume_choice, tuple(VOLUME_CHOICES)),
+        "axis": (axis, (0, 1, 2, "auto", "all")),
+        "dimensions": (options.dimensions, (2, 3)),
+        "volume_choice": (options.volume_choice, tuple(VOLUME_CHOICES)),
     }
-    for flag, (value, allowed) in wanted.items():
+    for setting, (value, allowed) in wanted.items():
         if value not in allowed:
             expected = f"one of {', '.join(map(str, allowed))}"
-            problems.append(request_problem(flag, found=str(value), expected=expected))
+            problems.append(request_problem(setting, found=str(value), expected=expected))
     size, available = options.num_volumes, len(dataset.cases)
     if isinstance(size, int) and available and not 1 <= size <= available:
         problems.append(
             request_problem(
-                "--volumes",
+                "num_volumes",
                 found=f"{size} of {available} scans",
                 expected=f"1 to {available}, or auto",
                 fix="choose another number",

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from sparseunet.annotation.annotation_plan import AnnotationPlan, PlannedCase
-from sparseunet.annotation.annotation_record import (
-    AnnotatedView,
-    AnnotationRecord,
-    AnnotationRecords,
-)
 from sparseunet.annotation.budget import Budget
 from sparseunet.annotation.make_annotation_plan import make_annotation_plan
 from sparseunet.annotation.planning_request import SpendingOptions
 from sparseunet.annotation.sparse_copy import SimulationSummary, hide_all_but, write_sparse_copy
 from sparseunet.data.annotation import Annotation
+from sparseunet.data.annotation_record import (
+    AnnotatedView,
+    AnnotationRecord,
+    AnnotationRecords,
+)
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.io import read_geometry
 from sparseunet.errors import DatasetError, Problem, RequestError, Severity

@@ -7,12 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sparseunet.annotation.annotated_classes import read_annotated_classes
-from sparseunet.annotation.annotation_record import (
-    AnnotationRecord,
-    AnnotationRecords,
-    write_annotation_records,
-)
 from sparseunet.annotation.new_dataset import (
     appearing_folder,
     describe_with_ignore,
@@ -21,7 +15,13 @@ from sparseunet.annotation.new_dataset import (
     link_images,
 )
 from sparseunet.artifacts import write_json
+from sparseunet.data.annotated_classes import read_annotated_classes
 from sparseunet.data.annotation import Annotation, Source
+from sparseunet.data.annotation_record import (
+    AnnotationRecord,
+    AnnotationRecords,
+    write_annotation_records,
+)
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.io import read_annotation, write_label_map
 from sparseunet.errors import RequestError

@@ -8,9 +8,9 @@ import numpy as np
 from scipy import ndimage
 
 from sparseunet.annotation.annotation_plan import AnnotationPlan
-from sparseunet.annotation.annotation_record import AnnotationRecord, AnnotationRecords
 from sparseunet.annotation.sparse_copy import SimulationSummary, hide_all_but, write_sparse_copy
 from sparseunet.data.annotation import Annotation
+from sparseunet.data.annotation_record import AnnotationRecord, AnnotationRecords
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.errors import RequestError
 

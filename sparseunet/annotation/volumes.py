@@ -6,9 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sparseunet.annotation.selection.slices import SliceStack
+from sparseunet.data.rounding import divisors
 from sparseunet.progress import track
 
 _QUANTILES = np.linspace(0.05, 0.95, 10)
+_NUM_LOGARITHMS = 6
+"""Of three voxel sizes and three extents, with which a description begins."""
 
 ChooseVolumes = Callable[..., tuple[int, ...]]
 """(one stack per volume, *, count, seed, num_workers) to `count` positions, sorted."""
@@ -37,7 +40,10 @@ def choose_farthest(
         described = track(pool.map(_describe, stacks), total=len(stacks), label="Comparing scans")
         features = np.stack(list(described))
     spread = features.std(axis=0)
-    features = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    largest = np.abs(features).max(axis=0)
+    largest[:_NUM_LOGARITHMS] = np.maximum(largest[:_NUM_LOGARITHMS], 1)  # of 1 it is 0, rounded
+    scale = divisors(spread, largest=largest, dtype=np.float32, num_values=len(features))
+    features = (features - features.mean(axis=0)) / scale
     chosen = [int(np.argmin(np.linalg.norm(features, axis=1)))]
     distances = np.linalg.norm(features - features[chosen[0]], axis=1)
     while len(chosen) < count:

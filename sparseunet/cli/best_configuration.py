@@ -1,61 +1,20 @@
 """What `find_best_configuration` found, as a table, as JSON and as the commands to run."""
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparseunet.cli.cross_validation import CrossValidatedRun, IncompleteConfiguration
 from sparseunet.cli.score_tables import align
 
 if TYPE_CHECKING:
     from sparseunet.evaluation.select_configuration import Candidate
-    from sparseunet.postprocessing import Postprocessing
+    from sparseunet.runs.choose import Choice
 
 _KIND = "sparseunet.best_configuration"
 _VERSION = 1
 _PREDICTIONS = "PREDICTIONS"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
-    """Everything that was compared, and what came out."""
-
-    dataset_name: str
-    folds: tuple[int, ...]
-    runs: dict[str, CrossValidatedRun]
-    """By the name that candidates call them."""
-    incomplete: tuple[IncompleteConfiguration, ...]
-    """Left out."""
-    not_tried: tuple[Sequence[CrossValidatedRun], ...]
-    """Ensembles for which probabilities are missing."""
-    candidates: "tuple[Candidate, ...]"
-    best: "Candidate"
-    postprocessing: "Postprocessing | None"
-    why_no_postprocessing: str
-    """Where it could not be found out."""
-    postprocessing_file: Path
-    partly: frozenset[str]
-    """Cases in which some classes only were annotated."""
-
-    @property
-    def has_postprocessing(self) -> bool:
-        """Whether some step helps."""
-        return self.postprocessing is not None and bool(self.postprocessing.steps)
-
-    @property
-    def num_sparse(self) -> int:
-        """Validation cases whose reference has unannotated voxels."""
-        return sum(self.best.dice.is_sparse)
-
-
-def ensemble_name(members: Sequence[CrossValidatedRun]) -> str:
-    """Return how tables call the ensemble of these runs."""
-    return " + ".join(each.name for each in members)
-
-
-def commands_to_run(choice: Choice) -> list[str]:
+def commands_to_run(choice: "Choice") -> list[str]:
     """Return what to type to segment new scans with the best candidate."""
     members = [choice.runs[name] for name in choice.best.members]
     outputs = [_PREDICTIONS]
@@ -76,7 +35,7 @@ def commands_to_run(choice: Choice) -> list[str]:
     return commands
 
 
-def format_choice(choice: Choice) -> list[str]:
+def format_choice(choice: "Choice") -> list[str]:
     """Return the lines of the table, what a reader could mistake, and the commands."""
     from sparseunet.cli.determine_postprocessing import format_trials
 
@@ -98,9 +57,10 @@ def format_choice(choice: Choice) -> list[str]:
     return [*lines, "", "To segment new scans:", *(f"  {line}" for line in commands_to_run(choice))]
 
 
-def describe_choice(choice: Choice) -> dict[str, Any]:
+def describe_choice(choice: "Choice") -> dict[str, Any]:
     """Return the content of `best_configuration.json`."""
     from sparseunet.evaluation.select_configuration import lead_of
+    from sparseunet.runs.choose import ensemble_name
 
     def describe(candidate: "Candidate") -> dict[str, Any]:
         lead, interval = lead_of(choice.best, candidate)
@@ -140,7 +100,7 @@ def describe_choice(choice: Choice) -> dict[str, Any]:
     }
 
 
-def _table(choice: Choice) -> list[str]:
+def _table(choice: "Choice") -> list[str]:
     from sparseunet.evaluation.select_configuration import lead_of
 
     classes = choice.best.dice.classes
@@ -158,7 +118,9 @@ def _table(choice: Choice) -> list[str]:
     return align(rows)
 
 
-def _remarks(choice: Choice) -> list[str]:
+def _remarks(choice: "Choice") -> list[str]:
+    from sparseunet.runs.choose import ensemble_name
+
     dice, lines = choice.best.dice, []
     num_cases = len(dice.cases)
     if choice.num_sparse:

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseunet.cli.environment import resolve_workspace
-from sparseunet.cli.options import add_network_arguments, positive_integer
-from sparseunet.cli.runs import find_runs, parse_fold, resolve_run
+from sparseunet.cli.options import add_network_arguments, prediction_options
 from sparseunet.cli.score_tables import align
 from sparseunet.errors import RequestError
+from sparseunet.runs.find import find_runs, parse_fold, resolve_run
 from sparseunet.workspace import COMPLETION_JSON, SPLITS_JSON, Workspace
 
 if TYPE_CHECKING:
     from sparseunet.data.dataset import Dataset
-    from sparseunet.networks.exchange.find_models import FoundModel
+    from sparseunet.runs.exchange.find_models import FoundModel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,29 +73,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="P",
-        help="leave voxels unannotated whose label has a lower probability (default: %(default)s)",
+        help="leave voxels unannotated whose label has a lower probability; whole percents, "
+        "rounded down, are compared (default: %(default)s)",
     )
     which.add_argument(
         "--replace-interpolated",
         action="store_true",
         help="replace interpolated labels too (default: they stay, as manual ones always do)",
     )
-    how = parser.add_argument_group("how")
-    add_network_arguments(how)
-    how.add_argument(
-        "-np",
-        "--num-workers",
-        type=positive_integer,
-        default=2,
-        metavar="N",
-        help="cases prepared ahead of the network and written behind it (default 2)",
-    )
+    add_network_arguments(parser.add_argument_group("how"))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Complete the dataset and say what it holds now."""
     from sparseunet.data.load import load_dataset
-    from sparseunet.prediction.options import PredictionOptions
     from sparseunet.self_training.complete import CompletionOptions, complete_dataset
     from sparseunet.self_training.completed_case import FillingRules
     from sparseunet.self_training.completion_report import completion_remarks, completion_rows
@@ -110,11 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
             replace_interpolated=arguments.replace_interpolated,
         ),
         out_of_fold=arguments.out_of_fold,
-        prediction=PredictionOptions(
-            device=arguments.device,
-            mirror=not arguments.disable_tta,
-            num_workers=arguments.num_workers,
-        ),
+        prediction=prediction_options(arguments),
     )
     with _choose_model(arguments, workspace, dataset.name) as found:
         folds = tuple(parse_fold(fold) for fold in arguments.folds or ()) or _default_folds(
@@ -153,7 +140,7 @@ def _choose_model(
     arguments: argparse.Namespace, workspace: Workspace, dataset_name: str
 ) -> Iterator["FoundModel"]:
     """Give the model; what was unpacked of a file is there inside the block only."""
-    from sparseunet.networks.exchange.find_models import choose_model, open_models
+    from sparseunet.runs.exchange.find_models import choose_model, open_models
 
     if arguments.model is None:
         folds = tuple(parse_fold(fold) for fold in arguments.folds or ())

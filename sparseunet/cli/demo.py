@@ -32,8 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where everything goes (default: %(default)s); an earlier demo there is replaced",
     )
-    parser.add_argument("--iterations", type=int, default=300, help="of each training (300)")
-    parser.add_argument("--seed", type=int, default=0, help="of data and training (0)")
+    parser.add_argument(
+        "--iterations", type=int, default=300, help="of each training (default: 300)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of data and training (default: 0)")
     parser.add_argument("-device", "--device", default="auto", help="auto, cpu, cuda or mps")
 
 
@@ -85,26 +87,20 @@ def _make_way(folder: Path) -> None:
 def _run_pipeline(
     name: str, arguments: argparse.Namespace, workspace: "Workspace"
 ) -> "PipelineResult":
-    from sparseunet.networks.device import resolve_device, resolve_precision
     from sparseunet.pipeline import run_pipeline
-    from sparseunet.training.recipe import Recipe
-    from sparseunet.training.step import Hardware
 
-    device = resolve_device(arguments.device)
     return run_pipeline(
         workspace.raw / name,
         workspace=workspace,
-        configuration_name="3d_fullres",
+        configuration="3d_fullres",
+        recipe={
+            "iterations": arguments.iterations,
+            "iterations_per_epoch": max(1, arguments.iterations // 10),
+            "seed": arguments.seed,
+        },
+        device=arguments.device,
         base_features=16,
         batch_size=2,
-        recipe=Recipe(
-            iterations=arguments.iterations,
-            iterations_per_epoch=max(1, arguments.iterations // 10),
-            seed=arguments.seed,
-        ),
-        hardware=Hardware(
-            device=device, dtype=resolve_precision("auto", device, learning=True), num_workers=1
-        ),
     )
 
 

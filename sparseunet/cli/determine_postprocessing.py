@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparseunet.cli.label_folders import find_labels
 from sparseunet.cli.options import add_num_workers_argument
 from sparseunet.errors import RequestError
 from sparseunet.workspace import ANNOTATION_JSON, POSTPROCESSING_JSON, provenance_beside
@@ -60,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="who drew each reference voxel (default: provenanceTr beside REFERENCES if it is "
         "called labelsTr)",
     )
-    add_num_workers_argument(parser)
+    add_num_workers_argument(parser, "threads")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     for folder in (predictions, references):
         if not folder.is_dir():
             raise RequestError(f"The folder {folder} does not exist.")
+    from sparseunet.evaluation.find_labels import find_labels
+
     labels, ending = find_labels(
         [predictions, references, references.resolve().parent],
         label_maps=references,
@@ -123,7 +124,7 @@ def format_trials(postprocessing: "Postprocessing") -> list[str]:
 
 def _partly_annotated(references: Path, labels: "LabelSchema") -> set[str]:
     """Return the cases of which `annotation.json` says that not all classes were looked for."""
-    from sparseunet.annotation.annotation_record import read_annotation_records
+    from sparseunet.data.annotation_record import read_annotation_records
 
     folder = references.resolve()
     path = folder.parent / ANNOTATION_JSON

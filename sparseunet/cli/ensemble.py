@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparseunet.artifacts import read_json, write_json
-from sparseunet.cli.label_folders import refuse_existing
-from sparseunet.cli.options import add_num_workers_argument
+from sparseunet.cli.options import add_num_workers_argument, refuse_existing
 from sparseunet.errors import RequestError
 from sparseunet.workspace import DATASET_JSON, ENSEMBLE_JSON, PLANS_JSON, PREDICTION_JSON
 
@@ -44,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace segmentations that are there already"
     )
-    add_num_workers_argument(parser)
+    add_num_workers_argument(parser, "threads")
 
 
 def run(arguments: argparse.Namespace) -> int:

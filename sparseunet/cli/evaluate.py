@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseunet.artifacts import atomic_path, require_file_can_be, write_json
-from sparseunet.cli.label_folders import find_labels
 from sparseunet.cli.options import add_num_workers_argument, positive_integer
-from sparseunet.cli.reference_annotation import find_reference_annotation
 from sparseunet.cli.score_tables import format_comparison, format_scores
 from sparseunet.errors import RequestError
 from sparseunet.workspace import COMPARISON_JSON, SUMMARY_JSON
 
 if TYPE_CHECKING:
     from sparseunet.data.labels import LabelSchema
-    from sparseunet.evaluation.evaluate import ReferenceAnnotation
+    from sparseunet.evaluation.reference_annotation import ReferenceAnnotation
     from sparseunet.evaluation.scores import Scores
 
 
@@ -100,12 +98,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_comparison_arguments(parser)
     _add_detail_arguments(parser)
-    add_num_workers_argument(parser)
+    add_num_workers_argument(parser, "threads")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Score, write the summary and print a table."""
     _check(arguments)
+    from sparseunet.evaluation.find_labels import find_labels
+
     labels, file_ending = find_labels(
         [arguments.predictions[0], arguments.references, arguments.references.resolve().parent],
         label_maps=arguments.references,
@@ -240,6 +240,8 @@ def _score(
 def _annotation(
     arguments: argparse.Namespace, labels: "LabelSchema", file_ending: str
 ) -> "ReferenceAnnotation":
+    from sparseunet.evaluation.reference_annotation import find_reference_annotation
+
     return find_reference_annotation(
         arguments.references,
         annotation=arguments.annotation,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sparseunet.cli.environment import resolve_workspace
-from sparseunet.cli.runs import find_run, finished_folds, parse_fold
 from sparseunet.errors import RequestError
+from sparseunet.runs.find import find_run, finished_folds, parse_fold
 from sparseunet.workspace import Workspace, fold_folder
 
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="form",
         choices=("file", "nnunet"),
         default="file",
-        help="file (default): one of ours; nnunet: what nnU-Net 2 predicts with",
+        help="file: one of ours; nnunet: what nnU-Net 2 predicts with",
     )
     parser.add_argument(
         "--licence", metavar="TEXT", help="of the model (default: what dataset.json says)"
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Find the run, write it, and say what was written."""
-    from sparseunet.networks.exchange.export_model import export_model, export_to_nnunet
+    from sparseunet.runs.exchange.export_model import export_model, export_to_nnunet
 
     workspace = resolve_workspace(arguments.workspace)
     name = workspace.dataset_name(arguments.dataset)
@@ -91,13 +91,13 @@ def _annotated(
     from dataclasses import asdict
 
     from sparseunet.data.density import read_label_densities
-    from sparseunet.networks.trained_model import read_description
     from sparseunet.planning.label_density import summarise_label_density
+    from sparseunet.runs.record import read_record
 
     path = workspace.label_density_file(dataset_name)
     if not path.is_file():
         return None
-    runs = [read_description(fold_folder(run_folder, fold)) for fold in folds]
-    cases = {case for run in runs for case in (run.get("cases") or {}).get("train", ())}
+    runs = [read_record(fold_folder(run_folder, fold)) for fold in folds]
+    cases = {case for run in runs for case in run.training_cases}
     known = [density for density in read_label_densities(path) if density.name in cases]
     return asdict(summarise_label_density(known)) if len(known) == len(cases) > 0 else None

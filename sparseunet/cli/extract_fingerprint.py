@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sparseunet.cli.environment import resolve_workspace
 from sparseunet.cli.options import add_num_workers_argument
-from sparseunet.workspace import DATASET_JSON, EXAMINED, FINGERPRINT_JSON, Workspace
+from sparseunet.workspace import FINGERPRINT_JSON, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,39 +38,15 @@ def run(arguments: argparse.Namespace) -> int:
     return max([_extract(workspace, name, arguments) for name in arguments.dataset])
 
 
-def examine(
+def examine_and_tell(
     workspace: Workspace, folder: Path, *, num_workers: int, redo: bool = False
 ) -> "Examination":
-    """Check and measure a raw dataset, print what was found, and keep it in the workspace.
+    """Check and measure a raw dataset, keep that in the workspace, and print what was found."""
+    from sparseunet.preprocessing.prepare import examine
 
-    Of a dataset that is accepted, `dataset_fingerprint.json`, `label_density.json` and a copy of
-    `dataset.json` are written to the preprocessed dataset.
-
-    Args:
-        workspace: Where to store it.
-        folder: The raw dataset.
-        num_workers: Cases in memory at the same time.
-        redo: Look at every case again, even at those that have not changed.
-    """
-    from sparseunet.artifacts import write_json
-    from sparseunet.data.density import write_label_densities
-    from sparseunet.fingerprint.extract import examine_dataset
-    from sparseunet.fingerprint.fingerprint import fingerprint_to_json
-
-    target = workspace.preprocessed_dataset(folder.name)
-    examination = examine_dataset(
-        folder, num_workers=num_workers, records=target / EXAMINED, redo=redo
-    )
+    examination = examine(workspace, folder, num_workers=num_workers, redo=redo)
     print(examination.report.format())
-    if examination.dataset is not None and examination.fingerprint is not None:
-        content = fingerprint_to_json(examination.fingerprint, data_hash=examination.data_hash)
-        write_json(target / DATASET_JSON, examination.dataset.description)
-        write_json(target / FINGERPRINT_JSON, content)
-        write_label_densities(
-            workspace.label_density_file(folder.name),
-            examination.densities,
-            data_hash=examination.data_hash,
-        )
+    if examination.fingerprint is not None:
         print(describe_fingerprint(examination.fingerprint))
     return examination
 
@@ -80,7 +56,7 @@ def _extract(workspace: Workspace, name: str, arguments: argparse.Namespace) -> 
 
     start = time.monotonic()
     folder = workspace.raw_dataset(name)
-    examination = examine(
+    examination = examine_and_tell(
         workspace, folder, num_workers=arguments.num_workers, redo=arguments.clean
     )
     if not examination.report.accepted:

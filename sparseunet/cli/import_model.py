@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseunet.cli.environment import resolve_workspace
-from sparseunet.cli.runs import parse_fold
 from sparseunet.errors import RequestError
+from sparseunet.runs.find import parse_fold
 from sparseunet.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-d",
         "--dataset",
-        help="id or name of the dataset to keep it under (default: the one the model names)",
+        help="id or name of the dataset to keep it under; it need not be here (default: the one "
+        "the model names)",
     )
     parser.add_argument(
         "-c",
         "--configuration",
-        help="which model, where there are several: 2d, 3d_fullres, ...",
+        help="which model, where there are several: 2d, 3d_fullres, ..., or the name of its folder",
     )
     parser.add_argument(
         "-f", "--folds", nargs="+", metavar="FOLD", help="folds to keep (default: all there are)"
@@ -45,15 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the model, write the run, and say where it is."""
-    from sparseunet.networks.exchange.find_models import choose_model, open_models
-    from sparseunet.networks.exchange.import_model import import_model
-    from sparseunet.networks.exchange.load_model import load_model
+    from sparseunet.runs.exchange.find_models import choose_model, open_models
+    from sparseunet.runs.exchange.import_model import import_model
+    from sparseunet.runs.load import load_found_model
 
     workspace = resolve_workspace(arguments.workspace)
     with open_models(arguments.model) as models:
         found = choose_model(models, arguments.configuration)
         folds = tuple(map(parse_fold, arguments.folds or ())) or found.folds
-        model = load_model(found, folds)
+        model = load_found_model(found, folds)
         name = _dataset_name(workspace, arguments.dataset, model)
         folder = import_model(
             found, folds, results=workspace.results_dataset(name), run=arguments.run

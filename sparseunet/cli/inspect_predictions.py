@@ -8,7 +8,6 @@ finding says where to look; it does not say that something is wrong.
 import argparse
 from pathlib import Path
 
-from sparseunet.cli.label_folders import find_labels
 from sparseunet.cli.options import add_num_workers_argument
 from sparseunet.errors import RequestError
 from sparseunet.workspace import INSPECTION_JSON
@@ -64,13 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MM",
         help="pieces farther than that from the largest one are told (default: %(default)s)",
     )
-    add_num_workers_argument(parser)
+    add_num_workers_argument(parser, "threads")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check every case, write the ranked list and print its head."""
-    from sparseunet.annotation.annotation_record import read_annotation_records
     from sparseunet.artifacts import atomic_path, write_json
+    from sparseunet.data.annotation_record import read_annotation_records
     from sparseunet.evaluation.inspect_predictions import (
         inspect_predictions,
         inspection_to_csv,
@@ -82,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise RequestError(f"The folder {folder} does not exist.")
     if not arguments.far_mm >= 0:
         raise RequestError(f"--far-mm must be 0 or more, found {arguments.far_mm}.")
+    from sparseunet.evaluation.find_labels import find_labels
+
     labels, file_ending = find_labels(
         [arguments.predictions, arguments.images.resolve().parent],
         label_maps=arguments.predictions,

@@ -8,24 +8,18 @@ in recipe, plan, data and versions, and their scores side by side. Runs are name
 
 import argparse
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparseunet.artifacts import read_json
 from sparseunet.cli.environment import resolve_workspace
-from sparseunet.cli.runs import all_folds, resolve_run
 from sparseunet.errors import RequestError
 from sparseunet.progress import format_duration
-from sparseunet.workspace import (
-    CHECKPOINT_FINAL,
-    LOG_JSONL,
-    RUN_JSON,
-    SUMMARY_JSON,
-    held_out_folder,
-)
+from sparseunet.runs.find import all_folds, resolve_run
+from sparseunet.workspace import RUN_JSON
+
+if TYPE_CHECKING:
+    from sparseunet.runs.list_folds import FoldOfRun
 
 _NOT_COMPARED = ("kind", "version", "run_id", "identity", "fold", "cases", "dataset_json")
 """Entries of `run.json` that differ anyway, or say what others say."""
@@ -36,7 +30,11 @@ _COLUMNS = ("dataset", "configuration", "run", "fold", "status", "step", "Dice",
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `runs`."""
     parser.add_argument(
-        "action", nargs="?", choices=("list", "compare"), default="list", help="default: list"
+        "action",
+        nargs="?",
+        choices=("list", "compare"),
+        default="list",
+        help="what to do (default: list)",
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="two runs to compare")
     parser.add_argument("-d", "--dataset", help="list runs on this dataset only")
@@ -44,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a table."""
+    from sparseunet.runs.list_folds import read_fold
+
     workspace = resolve_workspace(arguments.workspace)
     if arguments.action == "list":
         if arguments.runs:
@@ -59,56 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FoldOfRun:
-    """One fold of a run, as its files tell."""
-
-    folder: Path
-    description: dict[str, Any]
-    """What `run.json` says."""
-    status: str
-    """`running`, `interrupted` or `finished`."""
-    step: int
-    dice: float | None
-    """Mean foreground Dice of validation; None if there is none (yet)."""
-    duration_s: float
-
-    @property
-    def group(self) -> tuple[str, str]:
-        """Dataset and configuration: runs of one group are alike but for their settings."""
-        return self.description["dataset_name"], self.description["configuration"]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Recipe and overrides, flat."""
-        return _flat(
-            {key: self.description[key] for key in ("training", "precision", "plan")}
-            | {key: self.description.get(key) for key in ("pretrained_weights",)}
-        )
-
-
-def read_fold(folder: Path) -> FoldOfRun:
-    """Read what a fold's folder says about it.
-
-    Raises:
-        RequestError: `run.json` is missing or no JSON.
-    """
-    from sparseunet.training.lock import is_held
-
-    log = _log_lines(folder / LOG_JSONL)
-    epochs = [entry for entry in log if "epoch" in entry]
-    status = "finished" if (folder / CHECKPOINT_FINAL).is_file() else "interrupted"
-    return FoldOfRun(
-        folder=folder,
-        description=read_json(folder / RUN_JSON),
-        status="running" if is_held(folder) else status,
-        step=max((entry["step"] for entry in log), default=0),
-        dice=_dice(held_out_folder(folder) / SUMMARY_JSON),
-        duration_s=sum(entry["duration_s"] + entry.get("val_duration_s", 0) for entry in epochs),
-    )
-
-
-def _list(folds: Sequence[FoldOfRun]) -> str:
+def _list(folds: Sequence["FoldOfRun"]) -> str:
     rows = [
         ("dataset", "configuration", "run", "fold", "status", "step", "Dice", "time", "differs")
     ]
@@ -124,9 +75,9 @@ def _list(folds: Sequence[FoldOfRun]) -> str:
             (
                 *fold.group,
                 fold.folder.parent.name,
-                str(fold.description["fold"]),
+                str(fold.record.fold),
                 fold.status,
-                f"{fold.step}/{fold.description['training']['iterations']}",
+                f"{fold.step}/{fold.num_steps or '–'}",
                 _score(fold.dice),
                 format_duration(fold.duration_s),
                 own,
@@ -136,11 +87,13 @@ def _list(folds: Sequence[FoldOfRun]) -> str:
 
 
 def _compare(first: Path, second: Path) -> str:
+    from sparseunet.runs.list_folds import read_fold
+
     runs = [
         {path.parent.name: read_fold(path.parent) for path in sorted(run.glob(f"*/{RUN_JSON}"))}
         for run in (first, second)
     ]
-    differences = _differences(*(next(iter(folds.values())).description for folds in runs))
+    differences = _differences(*(next(iter(folds.values())).record.content for folds in runs))
     scores: list[Sequence[str]] = [("fold", "A", "B")]
     for name in dict.fromkeys([*runs[0], *runs[1]]):
         scores += _side_by_side(name, *(folds.get(name) for folds in runs))
@@ -160,9 +113,9 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 def _side_by_side(
-    name: str, one: FoldOfRun | None, other: FoldOfRun | None
+    name: str, one: "FoldOfRun | None", other: "FoldOfRun | None"
 ) -> list[tuple[str, str, str]]:
-    scores = [{} if fold is None else _by_class(fold) for fold in (one, other)]
+    scores = [{} if fold is None else fold.dice_by_class() for fold in (one, other)]
     return [
         (name, _state(one), _state(other)),
         *(
@@ -173,52 +126,21 @@ def _side_by_side(
 
 
 def _compared(description: Mapping[str, Any]) -> dict[str, Any]:
+    from sparseunet.runs.list_folds import flatten
+
     data = {"data": description.get("identity", {}).get("data", "")}
     rest = {key: value for key, value in description.items() if key not in _NOT_COMPARED}
-    return _flat(data | rest)
+    return flatten(data | rest)
 
 
-def _state(fold: FoldOfRun | None) -> str:
+def _state(fold: "FoldOfRun | None") -> str:
     if fold is None:
         return "–"
     return f"{fold.status}, step {fold.step}, Dice {_score(fold.dice)}"
 
 
-def _by_class(fold: FoldOfRun) -> dict[str, float | None]:
-    path = held_out_folder(fold.folder) / SUMMARY_JSON
-    if not path.is_file():
-        return {}
-    summary = read_json(path)
-    names = summary["sparseunet"]["class_names"]
-    return {names[key]: _number(scores["Dice"]) for key, scores in summary["mean"].items()}
-
-
-def _dice(path: Path) -> float | None:
-    return _number(read_json(path)["foreground_mean"]["Dice"]) if path.is_file() else None
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or not math.isfinite(float(value)) else float(value)
-
-
-def _log_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def _differs(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
     return len({json.dumps(one.get(key), sort_keys=True) for one in settings}) > 1
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _short(value: Any) -> str:

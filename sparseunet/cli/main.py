@@ -4,9 +4,12 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
-from sparseunet.errors import SparseUNetError
+from sparseunet.cli.messages import show_messages
+from sparseunet.errors import DatasetError, SparseUNetError
 
 VERBS = {
     "check": ("sparseunet.cli.check", "look for problems in a raw dataset"),
@@ -85,17 +88,49 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folder with raw/, preprocessed/ and results/ (default: SPARSEUNET_WORKSPACE, "
         "nnU-Net's variables, the current folder)",
     )
+    told = parser.add_mutually_exclusive_group()
+    told.add_argument("-v", "--verbose", action="store_true", help="tell more")
+    told.add_argument(
+        "-q", "--quiet", action="store_true", help="tell of results and warnings only"
+    )
     module.add_arguments(parser)
     arguments = parser.parse_args(before + after)
+    show_messages(is_quiet=arguments.quiet, is_verbose=arguments.verbose)
     arguments.command_line = shlex.join(("sparseunet", *words))
     try:
         return int(module.run(arguments) or 0)
     except SparseUNetError as error:
-        sys.stderr.write(f"sparseunet {verb}: {error}\n")
+        sys.stderr.write(f"sparseunet {verb}: {_in_flags(parser, error)}\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write(f"sparseunet {verb}: interrupted\n")
         return 130
+
+
+def _in_flags(parser: argparse.ArgumentParser, error: SparseUNetError) -> str:
+    """Return what an error says, with flags in place of the settings that it names."""
+    if isinstance(error, DatasetError):
+        flags = [_flag_of(parser, problem.setting) for problem in error.problems]
+        named = zip(error.problems, flags, strict=True)
+        return str(
+            DatasetError([replace(each, file=flag) if flag else each for each, flag in named])
+        )
+    flag = _flag_of(parser, error.setting)
+    return f"{flag}: {error}" if flag else str(error)
+
+
+def _flag_of(parser: argparse.ArgumentParser, setting: str | None) -> str:
+    """Return the flag that sets what an error names, e.g. `--batch-size`; "" if there is none."""
+    for action in parser._actions:
+        if action.dest == setting and action.option_strings:
+            return next(name for name in action.option_strings if name.startswith("--"))
+    return ""
+
+
+def run_script() -> int:
+    """Run `sparseunet_VERB ...` as `sparseunet VERB ...`; the program's name says which verb."""
+    verb = Path(sys.argv[0]).stem.removeprefix("sparseunet_")
+    return main([verb, *sys.argv[1:]])
 
 
 def _split_at_verb(words: list[str]) -> tuple[list[str], str | None, list[str]]:
@@ -127,9 +162,9 @@ def _main_without_verb(words: list[str]) -> int:
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     arguments, rest = parser.parse_known_args(words)
     if arguments.version:
-        from importlib.metadata import version
+        from sparseunet.version import describe_code
 
-        print(version("sparseunet"))
+        print(describe_code())
         return 0
     if rest:
         parser.error(f"no verb {rest[0]!r}; expected one of: {', '.join(VERBS)}")

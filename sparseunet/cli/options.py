@@ -2,19 +2,28 @@
 
 import argparse
 import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from sparseunet.cli.environment import available_cpus
+from sparseunet.cli.flags import FlagNames, add_flags, given_values
+from sparseunet.errors import RequestError
+from sparseunet.prediction.options import PredictionOptions
 
 
-def add_num_workers_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `-np`: how many cases are in memory at the same time."""
+def add_num_workers_argument(
+    parser: argparse.ArgumentParser,
+    what: str = "cases in memory at the same time, one per process",
+) -> None:
+    """Add `-np`: how much is done at the same time, with one for each processor by default."""
     parser.add_argument(
         "-np",
         "--num-workers",
         type=positive_integer,
         default=available_cpus(),
         metavar="N",
-        help="cases in memory at the same time, one per process (default: %(default)s)",
+        help=f"{what} (default: as many as processors)",
     )
 
 
@@ -52,6 +61,27 @@ def minutes(text: str) -> float:
     return number * factor
 
 
+def seconds(text: str) -> float:
+    """Read a time as `minutes` does, and return it in seconds."""
+    return 60 * minutes(text)
+
+
+_SPELLING = FlagNames(
+    flags={
+        "device": ("-device", "--device"),
+        "compiles": ("--compile",),
+        "step": ("-step_size", "--step-size"),
+        "num_workers": ("-np", "--num-workers"),
+        "max_memory_gib": ("--max-memory",),
+        "save_probabilities": ("--save-probabilities", "--save_probabilities"),
+        "dicom_seg": ("--dicom-seg", "--dicom_seg"),
+    },
+    metavars={"device": "DEVICE", "step": "FRACTION", "max_memory_gib": "GIB"},
+    readers={"num_workers": positive_integer},
+    defaults={"max_memory_gib": "four fifths of what is available"},
+)
+
+
 def add_network_arguments(group: argparse._ArgumentGroup) -> None:
     """Declare how networks are applied, alike in every verb that segments."""
     group.add_argument(
@@ -60,6 +90,30 @@ def add_network_arguments(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="no mirrored passes: eight times (2D: four times) as fast, a little less accurate",
     )
-    group.add_argument(
-        "-device", "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default auto)"
-    )
+    add_prediction_flags(group, ("device", "num_workers"))
+
+
+def add_prediction_flags(group: argparse._ArgumentGroup, names: Sequence[str]) -> None:
+    """Declare the flags of these fields of `PredictionOptions`."""
+    add_flags(group, PredictionOptions, names, _SPELLING)
+
+
+def prediction_options(arguments: argparse.Namespace, **others: Any) -> PredictionOptions:
+    """Return what was asked for with the flags of the two functions above, and `others`."""
+    given = given_values(arguments, PredictionOptions)
+    return PredictionOptions(**others | given, mirror=not arguments.disable_tta)
+
+
+def refuse_existing(output: Path, names: Sequence[str]) -> None:
+    """Refuse to write over files.
+
+    Raises:
+        RequestError: Some of these names are in the folder already.
+    """
+    there = [name for name in names if (output / name).exists()]
+    if there:
+        more = f" and {len(there) - 5} more" if len(there) > 5 else ""
+        raise RequestError(
+            f"{output} holds {', '.join(there[:5])}{more} already. Replace them with --overwrite, "
+            "or choose another folder."
+        )

@@ -15,7 +15,7 @@ from sparseunet.cli.plan_experiment import add_planner_arguments
 from sparseunet.cli.preprocess import add_preprocessing_arguments
 
 if TYPE_CHECKING:
-    from sparseunet.cli.interpolate import FilledLabels
+    from sparseunet.annotation.interpolation.interpolate_dataset import FilledLabels
     from sparseunet.data.dataset import Dataset
     from sparseunet.planning.plan import Plan
 
@@ -53,17 +53,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(name: str, arguments: argparse.Namespace) -> int:
-    from sparseunet.cli.extract_fingerprint import examine
-    from sparseunet.cli.interpolate import fill_labels
-    from sparseunet.cli.plan_experiment import describe_plan, plan_dataset, planner_options
-    from sparseunet.cli.preprocess import preprocess_configurations
+    from sparseunet.annotation.interpolation.interpolate_dataset import fill_labels
+    from sparseunet.cli.extract_fingerprint import examine_and_tell
+    from sparseunet.cli.interpolate import describe
+    from sparseunet.cli.plan_experiment import plan_and_tell, planner_options
+    from sparseunet.cli.preprocess import preprocess_and_tell
     from sparseunet.progress import format_duration
 
     start = time.monotonic()
     workspace = resolve_workspace(arguments.workspace)
     options = planner_options(arguments)
     folder = workspace.raw_dataset(name)
-    examination = examine(
+    examination = examine_and_tell(
         workspace, folder, num_workers=arguments.num_workers, redo=arguments.clean
     )
     dataset, fingerprint = examination.dataset, examination.fingerprint
@@ -72,11 +73,12 @@ def _prepare(name: str, arguments: argparse.Namespace) -> int:
     filled = None
     if arguments.interpolate is not None:
         filled = fill_labels(workspace, dataset, arguments.interpolate, arguments.num_workers)
-    plan = plan_dataset(workspace, dataset, fingerprint=fingerprint, **options)
-    print(describe_plan(plan))
+        if filled is not None:
+            print(f"{dataset.name}: {describe(filled.cases, filled.options)}")
+    plan = plan_and_tell(workspace, dataset, fingerprint=fingerprint, **options)
     if not arguments.no_pp:
         for labelled, names in _label_sources(dataset, filled, plan, arguments.configuration):
-            preprocess_configurations(
+            preprocess_and_tell(
                 workspace, labelled, plan=plan, names=names, num_workers=arguments.num_workers
             )
     print(f"{dataset.name} is ready ({format_duration(time.monotonic() - start)})")

@@ -11,18 +11,41 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from sparseunet.annotation.spending import SpendingOptions
 from sparseunet.cli.environment import resolve_workspace
-from sparseunet.cli.next_round import describe_round, plan_after
-from sparseunet.cli.options import add_num_workers_argument, minutes, positive_integer
+from sparseunet.cli.flags import FlagNames, add_flags, flag_of, given_values
+from sparseunet.cli.options import add_num_workers_argument, positive_integer, seconds
 from sparseunet.errors import RequestError
 
 if TYPE_CHECKING:
     from sparseunet.annotation.annotation_plan import AnnotationPlan
     from sparseunet.annotation.cost import CostModel
-    from sparseunet.annotation.planning_request import Axis, SpendingOptions
+    from sparseunet.annotation.spending import Axis
     from sparseunet.data.dataset import Dataset
 
 _RANDOM_SHARE = 1 / 3
+_SPELLING = FlagNames(
+    flags={
+        "num_volumes": ("--volumes",),
+        "volume_choice": ("--choose-volumes",),
+        "time_budget_s": ("--time-budget",),
+        "device": ("-device", "--device"),
+    },
+    metavars={
+        "num_volumes": "N",
+        "volume_choice": "RULE",
+        "time_budget_s": "TIME",
+        "device": "DEVICE",
+        "cache": "FOLDER",
+        "weights": "FILE",
+    },
+    readers={"time_budget_s": seconds},
+)
+
+_CAVEAT = (
+    "No ranking beats random choice that knows the foreground reliably (nnActive, arXiv "
+    "2511.19183): compare what the two kinds taught before the next round."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,8 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--axis",
         default="auto",
         choices=("0", "1", "2", "auto", "all"),
-        help="slices lie across axis 0, 1 or 2 of (z, y, x), the one of the largest spacing "
-        "(auto), or all three (default: %(default)s)",
+        help="slices lie across axis 0, 1 or 2 of (z, y, x), the one of the largest median "
+        "spacing (auto), or all three (default: %(default)s)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="same seed, same plan (default: 0)"
@@ -66,44 +89,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_spending_arguments(parser)
     _add_round_arguments(parser)
     effort = parser.add_argument_group("effort of selectors that learn, and of --after")
-    effort.add_argument(
-        "--time-budget", type=minutes, metavar="TIME", help="time selectors may train features"
-    )
-    effort.add_argument("-device", "--device", default="cpu", help="cpu, cuda or mps (cpu)")
-    effort.add_argument("--cache", type=Path, metavar="FOLDER", help="keep features here")
-    effort.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help="pretrained weights, for selectors that need some; nothing is downloaded",
-    )
-    add_num_workers_argument(parser)
+    names = ("time_budget_s", "device", "cache", "weights")
+    add_flags(effort, SpendingOptions, names, _SPELLING)
+    add_num_workers_argument(parser, "threads")
 
 
 def _add_spending_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how the budget is spent")
-    how.add_argument(
-        "--volumes",
-        default="auto",
-        metavar="N",
-        help="scans to annotate: a number, auto (as many as get their minimum), or selector "
-        "(slices go wherever the selector finds them worth most) (default: %(default)s)",
-    )
-    how.add_argument(
-        "--choose-volumes",
-        default="random",
-        metavar="RULE",
-        help="which, if not all: random, or farthest (unlike each other in size and intensities) "
-        "(default: %(default)s)",
-    )
-    how.add_argument(
-        "--dimensions",
-        type=int,
-        default=3,
-        choices=(2, 3),
-        help="of the network to be trained; 3D needs a minimum of slices per scan "
-        "(default: %(default)s)",
-    )
+    add_flags(how, SpendingOptions, ("num_volumes", "volume_choice", "dimensions"), _SPELLING)
     how.add_argument(
         "--times",
         type=Path,
@@ -140,7 +133,7 @@ def _add_round_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=_RANDOM_SHARE,
         metavar="SHARE",
-        help="of the slices, drawn at random to compare with (default: a third)",
+        help="of the slices of a next round, drawn at random to compare with (default: a third)",
     )
 
 
@@ -169,7 +162,7 @@ def run(arguments: argparse.Namespace) -> int:
         text = describe_plan(plan, cost)
     else:
         plan = _plan_next_round(arguments, dataset, cost)
-        text = describe_round(plan)
+        text = _describe_round(plan)
     write_annotation_plan(arguments.output, plan)
     print(text)
     print(f"Written: {arguments.output}")
@@ -177,33 +170,24 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_without_effect(arguments: argparse.Namespace) -> None:
-    first_round = {"selector": "fixed", "volumes": "auto", "choose_volumes": "random"}
+    first_round = {"selector": "fixed", "num_volumes": "auto", "volume_choice": "random"}
     next_round = {"round": 1, "random_share": _RANDOM_SHARE}
     unused = next_round if arguments.after is None else first_round
     changed = [
-        f"--{name.replace('_', '-')}"
+        flag_of(name, _SPELLING)
         for name, default in unused.items()
-        if getattr(arguments, name) != default
+        if getattr(arguments, name) not in (None, default)
     ]
     if changed:
         when = "without" if arguments.after is None else "with"
         raise RequestError(f"{', '.join(changed)} has no effect {when} --after; leave it out.")
 
 
-def _options(arguments: argparse.Namespace, cost: "CostModel") -> "SpendingOptions":
-    from sparseunet.annotation.planning_request import SpendingOptions
-
-    return SpendingOptions(
-        num_volumes=_num_volumes(arguments.volumes),
-        volume_choice=arguments.choose_volumes,
-        dimensions=arguments.dimensions,
-        cost=cost,
-        time_budget_s=None if arguments.time_budget is None else 60 * arguments.time_budget,
-        device=arguments.device,
-        cache=arguments.cache,
-        weights=arguments.weights,
-        num_workers=arguments.num_workers,
-    )
+def _options(arguments: argparse.Namespace, cost: "CostModel") -> SpendingOptions:
+    given = given_values(arguments, SpendingOptions)
+    if "num_volumes" in given:
+        given["num_volumes"] = _num_volumes(given["num_volumes"])
+    return SpendingOptions(**given, cost=cost)
 
 
 def _plan_next_round(
@@ -211,6 +195,7 @@ def _plan_next_round(
 ) -> "AnnotationPlan":
     from sparseunet.annotation.budget import parse_budget
     from sparseunet.annotation.next_round import RoundOptions
+    from sparseunet.runs.next_round import plan_after
 
     return plan_after(
         arguments.after,
@@ -221,7 +206,7 @@ def _plan_next_round(
         options=RoundOptions(
             number=arguments.round, random_share=arguments.random_share, seed=arguments.seed
         ),
-        device=arguments.device,
+        device=arguments.device or "cpu",
     )
 
 
@@ -318,8 +303,8 @@ def _num_volumes(text: str) -> Any:
 
 def _cost(arguments: argparse.Namespace, dataset: "Dataset") -> "CostModel":
     """Return the prices: from measured minutes if there are any, else as the user says."""
-    from sparseunet.annotation.annotation_record import read_annotation_records
     from sparseunet.annotation.cost import fit_cost
+    from sparseunet.data.annotation_record import read_annotation_records
     from sparseunet.workspace import ANNOTATION_JSON
 
     own = dataset.folder / ANNOTATION_JSON
@@ -334,3 +319,21 @@ def _cost(arguments: argparse.Namespace, dataset: "Dataset") -> "CostModel":
             f"have measured minutes ({', '.join(map(str, files))}). Leave it out."
         )
     return cost.with_minutes_per_slice(arguments.minutes_per_slice)
+
+
+def _describe_round(plan: "AnnotationPlan") -> str:
+    """Return how ranked and random slices compare."""
+    about = plan.provenance["next_round"]
+    means = [
+        f"{about[f'num_{kind}']} {kind} slices: mean entropy {about[f'mean_entropy_{kind}']:.3g}"
+        for kind in ("ranked", "random")
+        if about[f"num_{kind}"]
+    ]
+    minutes = f"about {plan.expected_minutes:.0f} min"
+    lines = [
+        f"{plan.dataset}: next round, {plan.num_slices} slices, {minutes}",
+        *means,
+        f"all slices that are left: mean entropy {about['mean_entropy_left']:.3g}",
+        _CAVEAT,
+    ]
+    return "\n".join(lines)

@@ -10,17 +10,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparseunet.cli.environment import resolve_workspace
+from sparseunet.cli.flags import FlagNames, add_flags, flag_of, given_values
 from sparseunet.cli.options import minutes
-from sparseunet.cli.plan_making import PlanOptions, make, move
 from sparseunet.errors import RequestError
-from sparseunet.workspace import Workspace
+from sparseunet.planning.planner import FitToTime, PlanOptions, make_adapted_plan, plan_dataset
+from sparseunet.workspace import INTERPOLATION_JSON, Workspace
 
 if TYPE_CHECKING:
     from sparseunet.data.dataset import Dataset
     from sparseunet.fingerprint.fingerprint import Fingerprint
     from sparseunet.planning.plan import Configuration, Plan
 
-_PLANNERS = ("default", "ResEncM", "ResEncL", "ResEncXL")
+_SPELLING = FlagNames(
+    flags={
+        "planner": ("-pl", "--planner"),
+        "gpu_memory_gb": ("-gpu_memory_target", "--gpu-memory-target"),
+        "target_spacing_mm": ("-overwrite_target_spacing", "--overwrite-target-spacing"),
+        "plans_name": ("-overwrite_plans_name", "--overwrite-plans-name"),
+        "time_budget_min": ("--time-budget",),
+        "device": ("-device", "--device"),
+    },
+    metavars={
+        "gpu_memory_gb": "GB",
+        "target_spacing_mm": ("Z", "Y", "X"),
+        "time_budget_min": "TIME",
+        "device": "DEVICE",
+        "plans_from": "ID",
+    },
+    readers={"time_budget_min": minutes},
+    defaults={"source_plans": "the planner's"},
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,60 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_planner_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that decide how to plan, for every verb that plans."""
-    parser.add_argument(
-        "-pl",
-        "--planner",
-        choices=_PLANNERS,
-        default="default",
-        help="default: plain U-Net for 8 GB; ResEncM, L, XL: residual encoder for 8, 24, 40 GB",
-    )
-    parser.add_argument(
-        "-gpu_memory_target",
-        "--gpu-memory-target",
-        type=float,
-        metavar="GB",
-        help="memory to plan for in place of the planner's own; name the plans as well",
-    )
-    parser.add_argument(
-        "-overwrite_target_spacing",
-        "--overwrite-target-spacing",
-        nargs=3,
-        type=float,
-        metavar=("Z", "Y", "X"),
-        help="spacing in mm, in the axis order of the files; name the plans as well",
-    )
-    parser.add_argument(
-        "-overwrite_plans_name",
-        "--overwrite-plans-name",
-        metavar="NAME",
-        help="name of the plans file in place of the planner's own",
-    )
-    parser.add_argument(
-        "--sparse-aware",
-        action="store_true",
-        help="3D: shallower patches and larger batches where under a tenth of the slices is "
-        "annotated; name the plans as well",
-    )
+    rules = ("planner", "gpu_memory_gb", "target_spacing_mm", "plans_name", "sparse_aware")
+    add_flags(parser, PlanOptions, rules, _SPELLING)
     machine = parser.add_argument_group("for this machine")
-    machine.add_argument(
-        "--time-budget",
-        type=minutes,
-        metavar="TIME",
-        help="measure this machine and choose network, patch, batch and iterations so that each "
-        "training ends in time; name the plans as well",
-    )
-    machine.add_argument(
-        "-device", "--device", help="what to measure: auto, cpu, cuda, cuda:1 or mps (default auto)"
-    )
+    add_flags(machine, PlanOptions, ("time_budget_min", "device"), _SPELLING)
     moved = parser.add_argument_group("the plans of another dataset, for fine-tuning")
-    moved.add_argument(
-        "--plans-from",
-        metavar="ID",
-        help="take the plans of this dataset in place of planning; name the plans as well",
-    )
-    moved.add_argument(
-        "--source-plans", metavar="NAME", help="which of its plans (default: the planner's)"
-    )
+    add_flags(moved, PlanOptions, ("plans_from", "source_plans"), _SPELLING)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -104,8 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         workspace = resolve_workspace(arguments.workspace)
         for name in arguments.dataset:
             dataset = load_dataset(workspace.raw_dataset(name))
-            plan = plan_dataset(workspace, dataset, **options)
-            print(describe_plan(plan))
+            plan = plan_and_tell(workspace, dataset, **options)
             print(workspace.plans_file(plan.dataset_name, plan.plans_name))
         return 0
     if arguments.dataset or not all(from_files):
@@ -125,96 +95,84 @@ def planner_options(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         RequestError: Lists every combination that means nothing.
     """
-    changed = {
-        "--gpu-memory-target": arguments.gpu_memory_target,
-        "--overwrite-target-spacing": arguments.overwrite_target_spacing,
-        "--sparse-aware": arguments.sparse_aware,
-        "--time-budget": arguments.time_budget,
-        "--plans-from": arguments.plans_from,
-    }
-    given = [flag for flag, value in changed.items() if value not in (None, False)]
+    chosen = given_values(arguments, PlanOptions)
+    needs_name = (
+        "gpu_memory_gb",
+        "target_spacing_mm",
+        "sparse_aware",
+        "time_budget_min",
+        "plans_from",
+    )
+    given = [flag_of(name, _SPELLING) for name in needs_name if name in chosen]
     problems = []
-    if given and arguments.overwrite_plans_name is None:
+    if given and "plans_name" not in chosen:
         problems.append(
             f"{', '.join(given)} makes other plans than the planner's name stands for; give them a "
             "name with --overwrite-plans-name."
         )
-    if arguments.plans_from is not None and len(given) > 1:
+    if "plans_from" in chosen and len(given) > 1:
         problems.append(f"--plans-from takes plans as they are; leave out {', '.join(given[:-1])}.")
-    if arguments.source_plans is not None and arguments.plans_from is None:
+    if "source_plans" in chosen and "plans_from" not in chosen:
         problems.append("--source-plans names plans of the dataset that --plans-from gives.")
-    if arguments.device is not None and arguments.time_budget is None:
+    if "device" in chosen and "time_budget_min" not in chosen:
         problems.append("--device is what --time-budget measures; give the minutes as well.")
-    if arguments.time_budget is not None and not arguments.time_budget > 0:
-        problems.append(f"--time-budget must be positive, found {arguments.time_budget}.")
+    if not chosen.get("time_budget_min", 1) > 0:
+        problems.append(f"--time-budget must be positive, found {chosen['time_budget_min']}.")
     if problems:
         raise RequestError("\n".join(problems))
-    return {
-        "options": PlanOptions(
-            planner=arguments.planner,
-            gpu_memory_gb=arguments.gpu_memory_target,
-            target_spacing_mm=arguments.overwrite_target_spacing,
-            plans_name=arguments.overwrite_plans_name,
-            sparse_aware=arguments.sparse_aware,
-            time_budget_min=arguments.time_budget,
-            device=arguments.device or "auto",
-            plans_from=arguments.plans_from,
-            source_plans=arguments.source_plans,
-        )
-    }
+    return {"options": PlanOptions(**chosen)}
 
 
-def plan_dataset(
+def plan_and_tell(
     workspace: Workspace,
     dataset: "Dataset",
     *,
     options: PlanOptions | None = None,
     fingerprint: "Fingerprint | None" = None,
 ) -> "Plan":
-    """Plan a dataset, write its plans file and, beside it, the report; print what labels allow.
-
-    Configurations that a person added to an existing plans file are kept, those of the planner are
-    replaced. What is annotated is read from `label_density.json` if that is there.
-
-    Args:
-        workspace: Where the fingerprint lies and the plans go.
-        dataset: What is planned for.
-        options: What a person chose; None for the defaults.
-        fingerprint: The dataset's; None reads the stored one.
-
-    Raises:
-        RequestError: There is no fingerprint, it is of another number of cases, plans of another
-            dataset do not fit, or what is annotated is not known though it is asked for.
-    """
-    from sparseunet.cli.plan_files import (
-        read_densities,
-        read_fingerprint,
-        stored_fingerprint,
-        write_plan,
-        write_report,
-    )
-
-    options = options or PlanOptions()
-    densities = read_densities(workspace, dataset)
-    if options.plans_from is not None:
-        fingerprint = fingerprint or stored_fingerprint(workspace, dataset)
-        plan = move(workspace, dataset, options, fingerprint)
-        path = workspace.plans_file(dataset.name, plan.plans_name)
-    else:
-        if fingerprint is None:
-            fingerprint = read_fingerprint(workspace, dataset)
-        made = make(fingerprint, dataset.description, dataset.name, options, densities)
-        path = workspace.plans_file(dataset.name, made.plans_name)
-        plan = write_plan(path, made, fingerprint)
-    write_report(
-        path,
-        plan,
-        dataset_json=dataset.description,
+    """Plan a dataset as `planner.plan_dataset` does, and print the plan."""
+    plan = plan_dataset(
+        workspace,
+        dataset,
+        options=options,
         fingerprint=fingerprint,
-        densities=densities,
-        dataset=dataset,
+        fit_to_time=_fit_to_time(),
+        more_to_report=interpolation_section(workspace, dataset),
     )
+    print(describe_plan(plan))
     return plan
+
+
+def _fit_to_time() -> FitToTime:
+    """Return what measures networks, which alone imports torch, and only when it is called."""
+
+    def fit(plan: "Plan", **how: Any) -> "Plan":
+        from sparseunet.training.plan_for_time import fit_plan_to_time
+
+        return fit_plan_to_time(plan, **how)
+
+    return fit
+
+
+def interpolation_section(workspace: Workspace, dataset: "Dataset") -> str:
+    """Return what is known about interpolating the labels; nothing if nobody asked."""
+    from sparseunet.annotation.interpolation.verdict import (
+        hash_labels,
+        read_verdict,
+        verdict_lines,
+    )
+
+    path = workspace.preprocessed_dataset(dataset.name) / INTERPOLATION_JSON
+    if not path.is_file():
+        return ""
+    verdict = read_verdict(path)
+    lines = verdict_lines(verdict)
+    if verdict.labels_hash != hash_labels(dataset):
+        stale = (
+            "Whether interpolated labels would help is not known: labels have changed since; run"
+        )
+        lines = [f"{stale} `sparseunet interpolate -d {dataset.name} --method auto` again."]
+    return "\n".join(["", "## Interpolation", "", *lines, ""])
 
 
 def describe_plan(plan: "Plan") -> str:
@@ -267,8 +225,8 @@ def _row(configuration: "Configuration") -> tuple[str, ...]:
 
 def _plan_files(arguments: argparse.Namespace, *, options: PlanOptions) -> "Plan":
     from sparseunet.artifacts import read_json
-    from sparseunet.cli.plan_files import write_plan, write_report
     from sparseunet.fingerprint.fingerprint import fingerprint_from_json
+    from sparseunet.planning.plan_files import write_plan, write_report
 
     if options.plans_from is not None:
         raise RequestError("--plans-from needs a dataset of the workspace, given with -d.")
@@ -278,7 +236,9 @@ def _plan_files(arguments: argparse.Namespace, *, options: PlanOptions) -> "Plan
     if not isinstance(dataset_json, dict):
         raise RequestError(f"{arguments.dataset_json} must hold an object, e.g. {{...}}.")
     name = arguments.dataset_name or arguments.dataset_json.resolve().parent.name
-    plan = make(fingerprint, dataset_json, name, options, None)
+    plan = make_adapted_plan(
+        fingerprint, dataset_json, name, options, None, fit_to_time=_fit_to_time()
+    )
     written = write_plan(arguments.output, plan, fingerprint)
     write_report(
         arguments.output,

@@ -15,20 +15,19 @@ The second stage of a cascade (3d_cascade_fullres) refines the segmentations of 
 """
 
 import argparse
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sparseunet.cli.environment import available_memory_bytes, resolve_workspace
-from sparseunet.cli.options import add_network_arguments
-from sparseunet.cli.runs import find_runs, parse_fold
-from sparseunet.errors import DatasetError, RequestError
+from sparseunet.cli.environment import resolve_workspace
+from sparseunet.cli.options import add_network_arguments, add_prediction_flags, prediction_options
+from sparseunet.errors import RequestError
+from sparseunet.machine import available_memory_bytes
+from sparseunet.runs.find import find_runs, parse_fold
 
 if TYPE_CHECKING:
-    from sparseunet.data.dataset import Case
     from sparseunet.networks.trained_model import TrainedModel
 
 _SHARE_OF_MEMORY = 0.8
@@ -75,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         choices=("final", "best"),
         default="final",
-        help="weights of the last step, or of the best epoch by its validation (default final)",
+        help="weights of the last step, or of the best epoch by its validation (default: final)",
     )
     model.add_argument(
         "-prev_stage_predictions",
@@ -86,40 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how = parser.add_argument_group("how")
     add_network_arguments(how)
-    how.add_argument(
-        "-step_size",
-        "--step-size",
-        type=float,
-        default=0.5,
-        metavar="FRACTION",
-        help="distance of neighbouring patches, as a fraction of the patch (default 0.5)",
-    )
-    how.add_argument(
-        "--precision",
-        default="auto",
-        help="auto (the fastest on the device), float32, bfloat16 or float16",
-    )
-    how.add_argument(
-        "--compile",
-        action="store_true",
-        help="let torch compile the network: a minute at the start, worth it for many or large "
-        "scans in float32",
-    )
-    how.add_argument(
-        "-np",
-        "--num-workers",
-        type=int,
-        default=2,
-        metavar="N",
-        help="scans prepared ahead of the network and written behind it (default 2)",
-    )
-    how.add_argument(
-        "--max-memory",
-        type=float,
-        metavar="GIB",
-        help="main memory to stay within; what does not fit lies in a temporary file in the output "
-        "folder, with the same result (default: four fifths of what is available)",
-    )
+    add_prediction_flags(how, ("step", "precision", "compiles", "max_memory_gib"))
     parts = parser.add_argument_group("parts, for several GPUs or machines")
     parts.add_argument(
         "-num_parts",
@@ -127,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="predict every N-th scan only; others predict the rest (default 1)",
+        help="predict every N-th scan only; others predict the rest (default: 1)",
     )
     parts.add_argument(
         "-part_id",
@@ -135,26 +101,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="I",
-        help="which: 0 to N - 1 (default 0)",
+        help="which: 0 to N - 1 (default: 0)",
     )
     more = parser.add_argument_group("besides the segmentations")
-    more.add_argument(
-        "--save-probabilities",
-        "--save_probabilities",
-        action="store_true",
-        help="write the probabilities of all classes, CASE.npy (float16; classes, z, y, x)",
-    )
-    more.add_argument(
-        "--uncertainty",
-        action="store_true",
-        help="write maps of entropy and of disagreement between folds, mirrored passes and patches",
-    )
-    more.add_argument(
-        "--dicom-seg",
-        "--dicom_seg",
-        action="store_true",
-        help="write CASE.dcm, a DICOM SEG that refers to the scan's series; every scan must be one",
-    )
+    add_prediction_flags(more, ("save_probabilities", "uncertainty", "dicom_seg"))
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
         "--continue",
@@ -171,22 +121,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Find model and scans, predict, and say where the segmentations are."""
+    from sparseunet.data.inputs import find_inputs
     from sparseunet.prediction.checks import describe_checks
-    from sparseunet.prediction.options import PredictionOptions
     from sparseunet.workspace import prediction_cases_file
 
-    options = PredictionOptions(
-        device=arguments.device,
-        precision=arguments.precision,
-        compiles=arguments.compile,
-        mirror=not arguments.disable_tta,
-        step=arguments.step_size,
-        num_workers=arguments.num_workers,
-        max_memory_gib=_max_memory_gib(arguments.max_memory),
-        save_probabilities=arguments.save_probabilities,
-        uncertainty=arguments.uncertainty,
-        dicom_seg=arguments.dicom_seg,
-    )
+    options = prediction_options(arguments, max_memory_gib=_available_gib())
     num_parts, part = arguments.num_parts, arguments.part_id
     if not 0 <= part < num_parts:
         raise RequestError(
@@ -194,13 +133,12 @@ def run(arguments: argparse.Namespace) -> int:
         )
     with ExitStack() as stack:
         model, folds = stack.enter_context(_choose_model(arguments))
-        scans = _find_inputs(arguments.input, model)[part::num_parts]
+        scans = find_inputs(arguments.input, dataset_json=model.dataset_json)[part::num_parts]
         cases_json = prediction_cases_file(arguments.output, part=part, num_parts=num_parts)
         stack.callback(lambda: print(describe_checks(cases_json), end=""))
         written = _choose_stages(arguments, model, folds)(
             scans,
             output=arguments.output,
-            file_ending=model.dataset_json["file_ending"],
             options=options,
             existing=_existing(arguments),
             cases_json=cases_json.name,
@@ -209,9 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _max_memory_gib(asked: float | None) -> float | None:
-    if asked is not None:
-        return asked
+def _available_gib() -> float | None:
     available = available_memory_bytes()
     return None if available is None else _SHARE_OF_MEMORY * available / 2**30
 
@@ -226,9 +162,9 @@ def _choose_stages(
     arguments: argparse.Namespace, model: "TrainedModel", folds: Sequence[int | str]
 ) -> Callable[..., list[Path]]:
     """Return `predict` with its model: one network, or both stages of a cascade."""
-    from sparseunet.networks.exchange.load_model import load_previous_stage
     from sparseunet.prediction.both_stages import predict_both_stages
     from sparseunet.prediction.predict import predict
+    from sparseunet.runs.load import load_previous_stage
     from sparseunet.workspace import previous_stage_folder
 
     given: Path | None = arguments.previous_stage_predictions
@@ -251,15 +187,15 @@ def _choose_model(
     arguments: argparse.Namespace,
 ) -> Iterator[tuple["TrainedModel", tuple[int | str, ...]]]:
     """Give the model and its folds; what was unpacked of a file is there inside the block only."""
-    from sparseunet.networks.exchange.find_models import choose_model, open_models
-    from sparseunet.networks.exchange.load_model import load_model
+    from sparseunet.runs.exchange.find_models import choose_model, open_models
+    from sparseunet.runs.load import load_found_model
 
     asked = tuple(dict.fromkeys(parse_fold(fold) for fold in arguments.folds or ()))
     place = _choose_place(arguments, asked)
     with open_models(place) as models:
         found = choose_model(models, arguments.configuration if arguments.model else None)
         folds = asked or found.default_folds
-        model = load_model(found, folds, best=arguments.checkpoint == "best")
+        model = load_found_model(found, folds, best=arguments.checkpoint == "best")
         files = sorted({checkpoint.name for checkpoint in model.checkpoints})
         print(f"Model: {place}, folds {' '.join(map(str, folds))} ({', '.join(files)})")
         yield model, folds
@@ -287,80 +223,3 @@ def _choose_place(arguments: argparse.Namespace, folds: Sequence[int | str]) -> 
         others = ", ".join(folder.name for folder in found[1:])
         print(f"Took run {found[0].name}, which finished last; others (see --run): {others}")
     return found[0]
-
-
-def _find_inputs(paths: Sequence[Path], model: "TrainedModel") -> list["Case"]:
-    """Return the scans of all folders and files that were given.
-
-    Raises:
-        RequestError: A path does not exist, a folder holds no scans, or a name is not understood.
-    """
-    from sparseunet.data.load import find_scans
-
-    ending, num_channels = model.dataset_json["file_ending"], len(model.plan.intensities)
-    absent = [str(path) for path in paths if not path.exists()]
-    if absent:
-        raise RequestError(f"No such file or folder: {', '.join(absent)}.")
-    scans: list[Case] = []
-    series: list[Path] = []
-    for folder in (path for path in paths if path.is_dir()):
-        if found := _dicom_folders(folder, ending):
-            series += found
-            continue
-        try:
-            scans.extend(find_scans(folder, file_ending=ending, num_channels=num_channels))
-        except DatasetError as error:
-            raise RequestError(f"{folder}:\n{error}\n{_explain_names(model)}") from None
-    return scans + _group_files([*(path for path in paths if not path.is_dir()), *series], model)
-
-
-def _dicom_folders(folder: Path, file_ending: str) -> list[Path]:
-    """Return the folder itself or those in it, whichever hold DICOM; none beside other scans."""
-    from sparseunet.data.dicom import has_dicom
-
-    there = sorted(folder.iterdir())
-    if any(path.name.endswith(file_ending) for path in there):
-        return []
-    return [folder] if has_dicom(folder) else [path for path in there if has_dicom(path)]
-
-
-def _group_files(files: Sequence[Path], model: "TrainedModel") -> list["Case"]:
-    """Return the scans that files, or folders of DICOM series, make up.
-
-    One without channel number is a scan by itself.
-    """
-    from sparseunet.data.dataset import Case
-    from sparseunet.data.formats import FORMATS
-
-    endings = sorted({model.dataset_json["file_ending"], *FORMATS}, key=len, reverse=True)
-    channels: dict[tuple[Path, str], dict[int, Path]] = {}
-    for file in files:
-        ending = next((ending for ending in endings if file.name.lower().endswith(ending)), None)
-        if ending is None and file.is_dir():
-            ending = ""
-        if ending is None:
-            raise RequestError(f"{file} is in no format that can be read. {_explain_names(model)}")
-        name = file.name or file.resolve().name  # of the current folder
-        stem = name[: len(name) - len(ending)]
-        match = re.fullmatch(r"(?P<case>.+)_(?P<channel>\d{4})", stem, re.DOTALL)
-        name, channel = (match["case"], int(match["channel"])) if match else (stem, 0)
-        channels.setdefault((file.parent, name), {})[channel] = file
-    for (_, name), found in channels.items():
-        if sorted(found) != list(range(len(found))):
-            numbers = ", ".join(f"{number:04d}" for number in sorted(found))
-            raise RequestError(
-                f"Scan {name} was given with the channels {numbers}. {_explain_names(model)}"
-            )
-    return [
-        Case(name=name, images=tuple(path for _, path in sorted(found.items())), label=None)
-        for (_, name), found in channels.items()
-    ]
-
-
-def _explain_names(model: "TrainedModel") -> str:
-    ending = model.dataset_json["file_ending"]
-    names = model.dataset_json.get("channel_names") or model.dataset_json.get("modality") or {}
-    channels = ", ".join(
-        f"CASE_{index:04d}{ending} ({name})" for index, name in enumerate(names.values())
-    )
-    return f"Expected for every scan: {channels}."

@@ -1,12 +1,10 @@
 """`train` in several processes: they meet, one of them prints, and an error is told once."""
 
-import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from sparseunet.errors import SparseUNetError
 
@@ -41,16 +39,3 @@ def taking_part(processes: "Processes") -> Iterator[None]:
         except Exception:
             group.tells()  # a fault of ours has a traceback, and the others need say nothing
             raise
-
-
-def leave_at_once() -> NoReturn:
-    """End a process that has done its share, without the teardown of the interpreter and of torch.
-
-    Once in some forty trainings with gloo the second process aborted after its last step,
-    probably in there ("terminate called without an active exception"), and then `torchrun` ends
-    the first one, which still has work to do.
-    """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)

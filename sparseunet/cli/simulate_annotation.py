@@ -80,9 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="for selectors that draw at random (default: %(default)s)",
+        help="for everything that is drawn at random (default: %(default)s)",
     )
-    add_num_workers_argument(parser)
+    add_num_workers_argument(parser, "threads")
 
 
 def run(arguments: argparse.Namespace) -> int:

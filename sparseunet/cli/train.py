@@ -11,34 +11,23 @@ torchrun --standalone --nproc-per-node 2 -m -- sparseunet train DATASET CONFIGUR
 """
 
 import argparse
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparseunet.artifacts import hash_file, read_json
-from sparseunet.cli.cascade import find_first_stage, pass_to_next_stage
-from sparseunet.cli.environment import launched_processes, resolve_workspace
-from sparseunet.cli.held_out import segment_held_out
-from sparseunet.cli.recipe import (
-    add_recipe_arguments,
-    override_configuration,
-    recipe_from_arguments,
+from sparseunet.cli.environment import (
+    available_cpus,
+    has_thread_count,
+    launched_processes,
+    resolve_workspace,
 )
-from sparseunet.cli.runs import resolve_weights
-from sparseunet.cli.several_processes import leave_at_once, taking_part
-from sparseunet.cli.train_fold import TrainingRequest, train_fold
-from sparseunet.errors import RequestError
-from sparseunet.workspace import (
-    CHECKPOINT_FINAL,
-    DATASET_JSON,
-    SPLITS_JSON,
-    Workspace,
-    fold_folder,
-)
+from sparseunet.cli.recipe import add_recipe_arguments, given_recipe
+from sparseunet.cli.several_processes import taking_part
+from sparseunet.workspace import PROGRESS_PNG
 
 if TYPE_CHECKING:
-    from sparseunet.data.dataset import Split
+    from sparseunet.runs.request import TrainingRequest
+    from sparseunet.runs.run import Run
+    from sparseunet.training.processes import Processes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     hardware.add_argument(
         "--precision",
         default="auto",
-        help="auto (measured at start), float32, bfloat16 or float16",
+        help="auto (by the processor), float32, bfloat16 or float16",
     )
     hardware.add_argument("--num-workers", type=int, help="processes that make batches")
     hardware.add_argument(
@@ -68,14 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="PARTS",
-        help="pass each batch in so many parts, for less memory; same result, slower (default 1)",
+        help="pass each batch in so many parts, for less memory; same result, slower (default: 1)",
     )
     hardware.add_argument(
         "--checkpoint-minutes",
         type=float,
         default=10.0,
         metavar="MINUTES",
-        help="least time between two checkpoints (default 10; 0: one after every epoch)",
+        help="least time between two checkpoints (default: 10; 0: one after every epoch)",
     )
     run_ = parser.add_argument_group("run")
     run_.add_argument(
@@ -108,165 +97,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train one fold, and validate it where it has validation cases."""
+    from sparseunet.preprocessing.prepare import load_prepared
+    from sparseunet.runs.request import Start, resolve_request
+    from sparseunet.runs.settings import Overrides
+    from sparseunet.runs.train import validate
+
     processes = launched_processes()
     with taking_part(processes):
-        _check(arguments)
-        workspace = resolve_workspace(arguments.workspace)
-        request = _resolve(workspace, arguments)
-        asked = request.run
-        folder = fold_folder(
-            workspace.run_folder(asked.plan.dataset_name, arguments.configuration, asked.run_id),
-            asked.fold,
+        request = resolve_request(
+            load_prepared(
+                resolve_workspace(arguments.workspace),
+                arguments.dataset,
+                plans_name=arguments.plans,
+            ),
+            arguments.configuration,
+            arguments.fold,
+            recipe=given_recipe(arguments),
+            overrides=Overrides(
+                preset=arguments.preset,
+                architecture=arguments.architecture,
+                patch_size=arguments.patch_size,
+                batch_size=arguments.batch_size,
+                base_features=arguments.base_features,
+            ),
+            start=Start(
+                run=arguments.run,
+                time_budget_min=arguments.time_budget,
+                pretrained_weights=arguments.pretrained_weights,
+                previous_stage_run=arguments.previous_stage_run,
+            ),
         )
-        if (folder / CHECKPOINT_FINAL).is_file():
-            _require_same(folder, request)
-            print(f"{folder} has finished already; nothing to do.")
-        else:
-            train_fold(request, arguments, folder, processes=processes)
+        _train(request, arguments, processes)
     if not processes.is_first:
-        leave_at_once()
-    if asked.split.val or asked.configuration.next_stage is not None:
-        files = segment_held_out(
-            workspace,
-            folder,
-            asked.split,
-            fold=asked.fold,
-            device=arguments.device,
-            previous_stage=None if request.first is None else request.first.held_out,
-            save_probabilities=arguments.save_probabilities,
-        )
-        if asked.configuration.next_stage is not None:
-            pass_to_next_stage(workspace, asked.plan, asked.configuration, folder, files)
-    print(f"Trained: {folder}")
+        return 0
+    validate(request, device=arguments.device, save_probabilities=arguments.save_probabilities)
+    print(f"Trained: {request.run.fold_folder}")
     return 0
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    if arguments.num_workers is not None and arguments.num_workers < 0:
-        raise RequestError(f"--num-workers must be 0 or more, found {arguments.num_workers}.")
-    if not 0 <= arguments.checkpoint_minutes < math.inf:
-        raise RequestError(
-            f"--checkpoint-minutes must be 0 or more, found {arguments.checkpoint_minutes}."
-        )
+def _train(
+    request: "TrainingRequest", arguments: argparse.Namespace, processes: "Processes"
+) -> None:
+    """Train until a signal comes; the error then holds the command to go on."""
+    from sparseunet.report.figures import draw_training_curves
+    from sparseunet.runs.hardware import HardwareOptions
+    from sparseunet.runs.train import TrainingOptions, train_request
+    from sparseunet.training.interruption import TrainingInterruptedError, stop_on_signals
 
+    def draw(run: "Run", log: Sequence[dict[str, Any]]) -> None:
+        draw_training_curves(log, run.fold_folder / PROGRESS_PNG)
 
-def _resolve(workspace: Workspace, arguments: argparse.Namespace) -> TrainingRequest:
-    from sparseunet.data.load import parse_labels
-    from sparseunet.planning.nnunet_plans import budgeted_iterations, plan_from_nnunet
-    from sparseunet.preprocessing.store import CaseStore
-    from sparseunet.training.losses.comparison import weights_by_output
-    from sparseunet.training.record import run_id, run_identity
-    from sparseunet.training.run import RunRequest
-    from sparseunet.training.sampling import resolve_shares
-
-    dataset_name = workspace.dataset_name(arguments.dataset)
-    folder = workspace.preprocessed_dataset(dataset_name)
-    plans_file = workspace.plans_file(dataset_name, arguments.plans)
-    content = _read_prepared(plans_file, dataset_name)
-    plan = plan_from_nnunet(content, source=str(plans_file))
-    if arguments.configuration not in plan.configurations:
-        raise RequestError(
-            f"The plan of {dataset_name} has no configuration {arguments.configuration!r}; it has: "
-            f"{', '.join(plan.configurations)}."
-        )
-    configuration = override_configuration(plan.configurations[arguments.configuration], arguments)
-    store = CaseStore(folder / configuration.data_identifier)
-    splits_file = folder / SPLITS_JSON
-    split = _choose_split(splits_file, store.cases, arguments.fold, dataset_name)
-    planned_iterations = budgeted_iterations(content, arguments.configuration)
-    dataset_json = _read_prepared(folder / DATASET_JSON, dataset_name)
-    labels = parse_labels(dataset_json)
-    recipe = recipe_from_arguments(
-        arguments,
-        configuration,
-        planned_iterations=planned_iterations,
-        labels=labels,
-        scans=(store.manifest(case).restoration for case in split.train),
+    hardware = HardwareOptions(
+        device=arguments.device,
+        precision=arguments.precision,
+        num_workers=arguments.num_workers,
+        num_processors=available_cpus(),
+        sets_threads=not has_thread_count(),
+        compile=arguments.compile,
+        accumulate=arguments.accumulate,
     )
-    resolve_shares(recipe.patch_shares, labels)  # these two refuse unknown names
-    weights_by_output(labels, recipe.class_weights)
-    pretrained = _pretrained(workspace, arguments)
-    identity = run_identity(
-        recipe,
-        configuration,
-        data_hash=store.content_hash(),
-        time_budget_min=arguments.time_budget,
-        pretrained_hash=None if pretrained is None else hash_file(pretrained),
-    )
-    others: dict[str, Any] = {} if pretrained is None else {"pretrained_weights": str(pretrained)}
-    first = None
-    if configuration.previous_stage is not None:
-        first = find_first_stage(
-            workspace,
-            plan,
-            configuration,
-            splits_file=splits_file,
-            fold=arguments.fold,
-            cases=(*split.train, *split.val),
-            run=arguments.previous_stage_run,
+    with stop_on_signals(ends_at_second=processes.count == 1) as stop_signal:
+        options = TrainingOptions(
+            checkpoint_minutes=arguments.checkpoint_minutes,
+            on_epoch=draw,
+            stop_signal=stop_signal,
+            tensorboard=arguments.tensorboard,
+            wandb=arguments.wandb,
+            processes=processes,
         )
-        identity["previous_stage"] = first.identity
-        others["previous_stage"] = first.record
-    name = arguments.run or run_id(identity)
-    if first is not None:  # recorded and compared, but another one in every fold of a run
-        identity["previous_stage_predictions"] = first.inputs.content_hash()
-    return TrainingRequest(
-        run=RunRequest(
-            plan=plan,
-            configuration=configuration,
-            dataset_json=dataset_json,
-            split=split,
-            fold=arguments.fold if arguments.fold == "all" else int(arguments.fold),
-            recipe=recipe,
-            identity=identity,
-            run_id=name,
-            others=others,
-        ),
-        store=store,
-        time_budget_min=arguments.time_budget,
-        first=first,
-        pretrained=pretrained,
-    )
-
-
-def _pretrained(workspace: Workspace, arguments: argparse.Namespace) -> Path | None:
-    if arguments.pretrained_weights is None:
-        return None
-    return resolve_weights(workspace, arguments.pretrained_weights, fold=arguments.fold)
-
-
-def _read_prepared(path: Path, dataset_name: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise RequestError(
-            f"{path} does not exist. Prepare the dataset first: sparseunet plan_and_preprocess -d "
-            f"{dataset_name}"
-        )
-    content: dict[str, Any] = read_json(path)
-    return content
-
-
-def _choose_split(splits_file: Path, cases: Sequence[str], fold: str, dataset_name: str) -> "Split":
-    from sparseunet.data.dataset import Split
-    from sparseunet.planning.splits import splits_from_json
-
-    if fold == "all":
-        return Split(train=tuple(cases), val=())
-    splits = splits_from_json(_read_prepared(splits_file, dataset_name))
-    if not fold.isdigit() or int(fold) >= len(splits):
-        raise RequestError(
-            f"No fold {fold!r}; expected 0 to {len(splits) - 1} (from {splits_file}) or all."
-        )
-    split = splits[int(fold)]
-    missing = sorted({*split.train, *split.val} - set(cases))
-    if missing:
-        raise RequestError(
-            f"{splits_file} names cases that are not preprocessed: {', '.join(missing)}. Run "
-            f"sparseunet plan_and_preprocess -d {dataset_name} again."
-        )
-    return split
-
-
-def _require_same(folder: Path, request: TrainingRequest) -> None:
-    from sparseunet.training.record import read_run, require_same_run
-
-    require_same_run(read_run(folder)[0], request.run.identity, folder)
+        try:
+            train_request(request, hardware=hardware, options=options)
+        except TrainingInterruptedError as error:
+            same = " the same torchrun, or one process with" * (processes.count > 1)
+            raise TrainingInterruptedError(
+                f"{error}; go on with{same}: {arguments.command_line}",
+                signal_number=error.signal_number,
+            ) from None

@@ -19,14 +19,18 @@ class Source(IntEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Annotation:
-    """Labels of one case, their source and, where it means something, the confidence in them."""
+    """Labels of one case, their source and, where it means something, the confidence in them.
+
+    Attributes:
+        labels_ZYX: Unsigned integers, one declared label value per voxel; 0 where the
+            source is none.
+        source_ZYX: uint8, a `Source` per voxel.
+        confidence_ZYX: float32 in [0, 1], or None for full confidence everywhere.
+    """
 
     labels_ZYX: np.ndarray
-    """Unsigned integers, one declared label value per voxel; 0 where the source is none."""
     source_ZYX: np.ndarray
-    """uint8, a `Source` per voxel."""
     confidence_ZYX: np.ndarray | None = None
-    """float32 in [0, 1], or None for full confidence everywhere."""
 
     def __post_init__(self) -> None:
         for name in ("source_ZYX", "confidence_ZYX"):

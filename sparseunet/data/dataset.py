@@ -8,18 +8,23 @@ from sparseunet.data.labels import LabelSchema
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """The files of one scan."""
+    """The files of one scan.
+
+    Attributes:
+        name: Case identifier: the file name without channel number and ending.
+        images: One file per channel, in channel order.
+        label: The label file, or None for an unlabelled case.
+        provenance: The file that says who labelled each voxel (`Source`); None if a person
+            labelled them all.
+        confidence: The file with the confidence in each label in percent; None for full
+            confidence.
+    """
 
     name: str
-    """Case identifier: the file name without channel number and ending."""
     images: tuple[Path, ...]
-    """One file per channel, in channel order."""
     label: Path | None
-    """The label file, or None for an unlabelled case."""
     provenance: Path | None = None
-    """The file that says who labelled each voxel (`Source`); None if a person labelled them all."""
     confidence: Path | None = None
-    """The file with the confidence in each label in percent; None for full confidence."""
 
     @property
     def label_files(self) -> tuple[Path, ...]:
@@ -30,19 +35,32 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
-    """A raw dataset in nnU-Net's layout, as declared by its `dataset.json`."""
+    """A raw dataset in nnU-Net's layout, as declared by its `dataset.json`.
+
+    Attributes:
+        folder: Of the dataset.
+        name: Folder name, e.g. `Dataset004_Hippocampus`.
+        channel_names: In channel order.
+        labels: Classes and regions.
+        file_ending: With the dot, e.g. `.nii.gz`.
+        cases: Training cases, sorted by name.
+        description: The whole content of `dataset.json`.
+    """
 
     folder: Path
     name: str
-    """Folder name, e.g. `Dataset004_Hippocampus`."""
     channel_names: tuple[str, ...]
     labels: LabelSchema
     file_ending: str
-    """With the dot, e.g. `.nii.gz`."""
     cases: tuple[Case, ...]
-    """Training cases, sorted by name."""
     description: dict
-    """The whole content of `dataset.json`."""
+
+    def __repr__(self) -> str:
+        labelled = sum(case.label is not None for case in self.cases)
+        return (
+            f"Dataset({self.name}, {len(self.cases)} cases, {labelled} with labels, channels "
+            f"{', '.join(self.channel_names)}, classes {', '.join(self.labels.foreground)})"
+        )
 
     def case(self, name: str) -> Case:
         """Return the case called `name`.
@@ -58,7 +76,12 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """Which cases one fold trains on and which it validates on."""
+    """Which cases one fold trains on and which it validates on.
+
+    Attributes:
+        train: Cases that are trained on.
+        val: Cases that are validated on; none for the fold `all`.
+    """
 
     train: tuple[str, ...]
     val: tuple[str, ...]

@@ -17,19 +17,23 @@ SLICE_SPACING_2D_MM = 999.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Geometry:
-    """Size, spacing and position of one voxel grid."""
+    """Size, spacing and position of one voxel grid.
+
+    Attributes:
+        shape: Number of voxels along (z, y, x).
+        spacing_mm: Voxel size along (z, y, x) in millimetres; positive.
+        origin_mm: World position (x, y, z; LPS as in ITK) of the first voxel. Two numbers
+            for a 2D file.
+        direction: Direction cosines, row by row, as in ITK: column i is the world direction
+            of file axis i in (x, y, z). Four numbers for a 2D file.
+        dimensions: 2 for a file that holds one plane, else 3.
+    """
 
     shape: tuple[int, int, int]
-    """Number of voxels along (z, y, x)."""
     spacing_mm: tuple[float, float, float]
-    """Voxel size along (z, y, x) in millimetres; positive."""
     origin_mm: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """World position (x, y, z; LPS as in ITK) of the first voxel. Two numbers for a 2D file."""
     direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-    """Direction cosines, row by row, as in ITK: column i is the world direction of file axis i in
-    (x, y, z). Four numbers for a 2D file."""
     dimensions: int = 3
-    """2 for a file that holds one plane, else 3."""
 
     def __post_init__(self) -> None:
         if any(size < 1 for size in self.shape):

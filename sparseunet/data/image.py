@@ -9,10 +9,14 @@ from sparseunet.data.geometry import Geometry
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Image:
-    """The channels of one scan on one voxel grid. Every value is finite."""
+    """The channels of one scan on one voxel grid. Every value is finite.
+
+    Attributes:
+        voxels_CZYX: float32, shape (channels, z, y, x).
+        geometry: The grid, the same for all channels.
+    """
 
     voxels_CZYX: np.ndarray
-    """float32, shape (channels, z, y, x)."""
     geometry: Geometry
 
     def __post_init__(self) -> None:

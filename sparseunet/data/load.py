@@ -86,7 +86,7 @@ class Survey:
         )
 
 
-def load_dataset(folder: Path, *, needs_labels: bool = True) -> Dataset:
+def load_dataset(folder: Path | str, *, needs_labels: bool = True) -> Dataset:
     """Read `dataset.json` and list the training cases of a raw dataset in nnU-Net's layout.
 
     Cases come from `imagesTr` and `labelsTr`, or from the entry `dataset` of the description,
@@ -100,7 +100,7 @@ def load_dataset(folder: Path, *, needs_labels: bool = True) -> Dataset:
     Raises:
         DatasetError: Every problem of the description and every missing file.
     """
-    return survey_dataset(folder, needs_labels=needs_labels).to_dataset()
+    return survey_dataset(Path(folder), needs_labels=needs_labels).to_dataset()
 
 
 def survey_dataset(folder: Path, *, needs_labels: bool = True) -> Survey:
@@ -144,7 +144,7 @@ def find_scans(folder: Path, *, file_ending: str, num_channels: int) -> tuple[Ca
     return tuple(Case(name=name, images=files, label=None) for name, files in images.items())
 
 
-def load_scan_folder(folder: Path) -> Dataset:
+def load_scan_folder(folder: Path | str) -> Dataset:
     """Return the scans of a folder that no `dataset.json` describes, as a dataset without classes.
 
     Its name is the folder's. See `find_loose_scans` for what the files may be called.
@@ -152,7 +152,7 @@ def load_scan_folder(folder: Path) -> Dataset:
     Raises:
         DatasetError: No folder, no scan, or files that can be understood in several ways.
     """
-    folder = folder.resolve()
+    folder = Path(folder).resolve()
     file_ending, cases = find_loose_scans(folder)
     return Dataset(
         folder=folder,

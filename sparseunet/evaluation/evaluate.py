@@ -1,8 +1,7 @@
 """Score a folder of predictions against a folder of references."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from sparseunet.artifacts import atomic_path, write_json
 from sparseunet.data.annotation import Source
 from sparseunet.data.labels import LabelSchema
+from sparseunet.evaluation.find_labels import find_labels
 from sparseunet.evaluation.metrics import DEFAULT_TOLERANCE_MM, find_values, score_label_maps
 from sparseunet.evaluation.pairing import (
     LabelPair,
@@ -17,30 +17,24 @@ from sparseunet.evaluation.pairing import (
     for_each_pair,
     read_sources_beside,
 )
+from sparseunet.evaluation.reference_annotation import (
+    ReferenceAnnotation,
+    find_reference_annotation,
+)
 from sparseunet.evaluation.scores import CaseScores, Scores
 from sparseunet.evaluation.summary import scores_to_csv, scores_to_json
+from sparseunet.machine import processors
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReferenceAnnotation:
-    """What is known about the annotation of references beyond their label maps."""
-
-    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By case the classes that were looked for, where those were not all; no others are scored."""
-    provenance: Path | None = None
-    """Folder with a `Source` per voxel in files named as the references: what no person drew does
-    not count. A case without such a file was drawn by a person."""
-
-
 def evaluate(
-    references: Path,
-    predictions: Path,
+    references: Path | str,
+    predictions: Path | str,
     *,
-    labels: LabelSchema,
-    file_ending: str,
-    num_workers: int,
+    labels: LabelSchema | None = None,
+    file_ending: str | None = None,
+    num_workers: int | None = None,
     cases: Sequence[str] | None = None,
     tolerance_mm: float = DEFAULT_TOLERANCE_MM,
     annotation: ReferenceAnnotation | None = None,
@@ -52,12 +46,14 @@ def evaluate(
     Args:
         references: Folder of label maps named CASE + file_ending.
         predictions: Folder of label maps of the same names; others are left out with a warning.
-        labels: What to score, and the value of unannotated reference voxels.
-        file_ending: With the dot, e.g. `.nii.gz`.
-        num_workers: Threads.
+        labels: What to score, and the value of unannotated reference voxels; None takes the
+            `dataset.json` beside the predictions, or in or above the references.
+        file_ending: With the dot, e.g. `.nii.gz`; None as `labels`.
+        num_workers: Threads; None for one per processor.
         cases: Names of the cases to score; all references by default.
         tolerance_mm: Of the normalised surface Dice.
-        annotation: What no person drew, and classes that nobody looked for; None for neither.
+        annotation: What no person drew, and classes that nobody looked for; None takes what lies
+            beside the references of a raw dataset, if anything does.
 
     Raises:
         RequestError: There is no reference, or predictions are missing; lists every missing file.
@@ -65,6 +61,19 @@ def evaluate(
             reference; lists every such file. Another origin or direction is logged: voxels are
             matched by index, as everywhere.
     """
+    references, predictions = Path(references), Path(predictions)
+    if labels is None or file_ending is None:
+        found = find_labels(
+            [predictions, references, references.resolve().parent],
+            label_maps=references,
+            dataset_json=None,
+            values=None,
+            ignore=None,
+        )
+        labels, file_ending = labels or found[0], file_ending or found[1]
+    known = annotation or find_reference_annotation(
+        references, annotation=None, provenance=None, labels=labels, file_ending=file_ending
+    )
     pairs = find_pairs(references, predictions, file_ending=file_ending, cases=cases)
 
     def score(pair: LabelPair) -> CaseScores:
@@ -72,10 +81,10 @@ def evaluate(
             pair,
             labels=labels,
             tolerance_mm=tolerance_mm,
-            annotation=annotation or ReferenceAnnotation(),
+            annotation=known,
         )
 
-    results = for_each_pair(pairs, score, num_workers=num_workers, label="Scoring")
+    results = for_each_pair(pairs, score, num_workers=num_workers or processors(), label="Scoring")
     undeclared = [case for case in results if case.undeclared_values]
     if undeclared:
         _logger.warning(

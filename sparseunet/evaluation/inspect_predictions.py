@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sparseunet.annotation.annotation_record import AnnotationRecord
+from sparseunet.data.annotation_record import AnnotationRecord
 from sparseunet.data.grids import compare_grids
 from sparseunet.data.io import read_image, read_label_map
 from sparseunet.data.labels import LabelSchema

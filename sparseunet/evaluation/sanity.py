@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from sparseunet.data.geometry import Geometry
+from sparseunet.data.rounding import is_rounding_noise
 from sparseunet.evaluation.surfaces import Classes
 
 FAR_MM = 20.0
@@ -130,7 +131,7 @@ def find_body(voxels_ZYX: np.ndarray) -> np.ndarray | None:
     for CT and MR.
     """
     low, high = np.percentile(voxels_ZYX, (0.5, 99.5))
-    if not high > low:
+    if is_rounding_noise(high - low, largest=max(abs(low), abs(high)), dtype=voxels_ZYX.dtype):
         return None
     dark_ZYX = voxels_ZYX < low + _DARK * (high - low)
     sides = np.concatenate([dark_ZYX[:, [0, -1]].ravel(), dark_ZYX[:, :, [0, -1]].ravel()])

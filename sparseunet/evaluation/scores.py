@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -63,34 +64,70 @@ SUMMARISED = ("Dice", "IoU", *OUR_METRICS)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseScores:
-    """The scores of one case."""
+    """The scores of one case.
+
+    Attributes:
+        name: Case identifier.
+        reference: File of the reference.
+        prediction: File of the prediction.
+        classes: By class or region name, in the order of the dataset; without those of
+            `not_annotated`.
+        is_sparse: Whether some voxels of the reference are unannotated: overlap is then
+            measured on the others; volumes and surface distances cannot be estimated.
+        not_annotated: Classes that nobody looked for in the reference, and that therefore
+            have no score.
+        undeclared_values: Values in the reference that belong to no class; they counted as
+            background.
+        undeclared_predicted_values: The same of the prediction.
+    """
 
     name: str
     reference: Path
     prediction: Path
     classes: dict[str, ClassScores]
-    """By class or region name, in the order of the dataset; without those of `not_annotated`."""
     is_sparse: bool
-    """Whether some voxels of the reference are unannotated: overlap is then measured on the others;
-    volumes and surface distances cannot be estimated."""
     not_annotated: tuple[str, ...] = ()
-    """Classes that nobody looked for in the reference, and that therefore have no score."""
     undeclared_values: tuple[int, ...] = ()
-    """Values in the reference that belong to no class; they counted as background."""
     undeclared_predicted_values: tuple[int, ...] = ()
-    """The same of the prediction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """The scores of a folder of predictions."""
+    """The scores of a folder of predictions.
+
+    Attributes:
+        classes: Name to label values of everything scored.
+        cases: Sorted by name; at least one.
+        tolerance_mm: Of the normalised surface Dice.
+    """
 
     classes: dict[str, tuple[int, ...]]
-    """Name to label values of everything scored."""
     cases: tuple[CaseScores, ...]
-    """Sorted by name; at least one."""
     tolerance_mm: float = field(default=DEFAULT_TOLERANCE_MM)
-    """Of the normalised surface Dice."""
+
+    def __repr__(self) -> str:
+        means = ", ".join(f"{name} {self.mean(name, 'Dice'):.3f}" for name in self.classes)
+        return f"Scores({len(self.cases)} cases, mean Dice: {means})"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per case and class: `case`, `class` and every metric by its name.
+
+        A class that nobody looked for in a case has no row there.
+        """
+        return [
+            {"case": case.name, "class": name}
+            | {metric: METRICS[metric].measure(scores) for metric in METRICS}
+            for case in self.cases
+            for name, scores in case.classes.items()
+        ]
+
+    def table(self) -> Any:
+        """Return `rows` as a `pandas.DataFrame`, or as they are where pandas is not installed."""
+        try:
+            pandas = import_module("pandas")
+        except ImportError:
+            return self.rows()
+        return pandas.DataFrame(self.rows())
 
     def values(self, class_name: str, metric: str) -> np.ndarray:
         """Return one class' metric (a name in `METRICS`) per case, as float64.

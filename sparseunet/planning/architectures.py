@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from sparseunet.errors import RequestError
-from sparseunet.planning.memory import PLANNERS
 from sparseunet.planning.plan import NetworkPlan
+from sparseunet.planning.planners import PLANNERS
 
 _FEATURES_CAP = {2: 512, 3: 320}
 PACKAGES = {"monai": "monai", "vision2d": "segmentation_models_pytorch"}
@@ -241,5 +241,6 @@ def require_extra(name: str) -> None:
     if extra is not None and find_spec(PACKAGES[extra]) is None:
         raise RequestError(
             f"The network {name} needs the package {PACKAGES[extra]}, which is not installed: "
-            f"pip install 'sparseunet[{extra}]', or choose another --architecture."
+            f"pip install 'sparseunet[{extra}]', or choose another network.",
+            setting="architecture",
         )

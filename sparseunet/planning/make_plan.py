@@ -10,13 +10,9 @@ import numpy as np
 
 from sparseunet.errors import RequestError
 from sparseunet.fingerprint.fingerprint import Fingerprint
-from sparseunet.planning.memory import (
-    PLANNERS,
-    Planner,
-    choose_batch_size,
-    shrinking_candidates,
-)
+from sparseunet.planning.memory import choose_batch_size, shrinking_candidates
 from sparseunet.planning.plan import Configuration, Plan
+from sparseunet.planning.planners import PLANNERS, Planner, PlannerName
 from sparseunet.planning.reasons import LowResolutionReasons, NetworkReasons, PlanReasons
 from sparseunet.planning.spacing import (
     choose_spacing,
@@ -27,7 +23,6 @@ from sparseunet.planning.spacing import (
 
 logger = logging.getLogger(__name__)
 
-PlannerName = Literal["default", "ResEncM", "ResEncL", "ResEncXL"]
 PLANNED_CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 """Every configuration a planner can make, in the order of the plans file."""
 

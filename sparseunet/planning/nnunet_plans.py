@@ -3,15 +3,15 @@
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any
 
 from sparseunet.artifacts import parse
 from sparseunet.errors import RequestError
 from sparseunet.fingerprint.fingerprint import IntensityProperties
 from sparseunet.planning.architectures import KNOWN
-from sparseunet.planning.memory import PLANNERS
 from sparseunet.planning.old_plans import with_architecture
 from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
+from sparseunet.planning.planners import PLANNERS, PlannerName
 from sparseunet.planning.wrong_values import wrong_network, wrong_plan_values, wrong_values
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def budgeted_iterations(content: Mapping[str, Any], configuration_name: str) -> 
     if found is not None and (not isinstance(found, int) or found < 1):
         raise RequestError(
             f"The plans file gives {configuration_name} {found!r} iterations; expected a whole "
-            "number of at least 1. Plan again with --time-budget."
+            "number of at least 1. Plan again for a time budget."
         )
     return found
 
@@ -369,11 +369,11 @@ def _plan_from_nnunet(content: Mapping[str, Any], configurations: dict[str, Conf
 
 def _planner(
     content: Mapping[str, Any],
-) -> Literal["default", "ResEncM", "ResEncL", "ResEncXL"]:
+) -> PlannerName:
     used = content.get("experiment_planner_used")
     for name in PLANNERS:
         if used == PLANNERS[name].nnunet_name:
-            return name  # type: ignore[return-value]
+            return name
     logger.warning("The plans were made by %s, which is recorded as the default planner.", used)
     return "default"
 

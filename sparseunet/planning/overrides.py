@@ -50,7 +50,8 @@ def with_base_features(configuration: Configuration, base_features: int) -> Conf
     rule = find_architecture(network.architecture).features
     if rule is None:
         raise RequestError(
-            f"The widths of {network.architecture} are fixed; leave --base-features out."
+            f"The widths of {network.architecture} are fixed; leave the base features out.",
+            setting="base_features",
         )
     features = rule(base_features, len(network.strides), configuration.dimensions)
     return replace(configuration, network=replace(network, features_per_stage=features))

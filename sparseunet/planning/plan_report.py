@@ -166,7 +166,8 @@ def _general(
         ]
         if reasons.slabs == {}:
             sentences.append(
-                "--sparse-aware changed nothing: a tenth of each 3D patch is annotated already."
+                "Planning for sparse labels changed nothing: a tenth of each 3D patch is annotated "
+                "already."
             )
     return tuple(sentences)
 

@@ -3,8 +3,22 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sparseunet.planning.memory import BatchChoice, Planner
+from sparseunet.planning.planners import Planner
 from sparseunet.planning.spacing import SpacingChoice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchChoice:
+    """A batch size and what limited it."""
+
+    batch_size: int
+    rule: Literal["memory", "dataset", "minimum"]
+    """`memory`: more does not fit; `dataset`: more would be too large a share of a small dataset;
+    `minimum`: two samples, though one of the limits is lower."""
+    fitting: int
+    """Samples that fill the memory."""
+    dataset_limit: int
+    """Samples that make up the largest allowed share of the dataset's voxels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

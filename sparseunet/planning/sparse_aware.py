@@ -59,7 +59,9 @@ def adapt_to_sparse_labels(plan: Plan, cases: Sequence[LabelDensity]) -> Plan:
     summary = summarise_label_density(cases)
     if not summary.num_annotated_cases:
         raise RequestError(
-            f"{plan.dataset_name}: --sparse-aware needs annotated cases; none has any annotation."
+            f"{plan.dataset_name}: planning for sparse labels needs annotated cases; none has any "
+            "annotation.",
+            setting="sparse_aware",
         )
     slabs: dict[str, SlabReasons] = {}
     configurations = dict(plan.configurations)

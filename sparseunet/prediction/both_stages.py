@@ -18,7 +18,7 @@ def predict_both_stages(
     scans: Sequence[Case],
     *,
     output: Path,
-    file_ending: str,
+    file_ending: str | None = None,
     options: PredictionOptions | None = None,
     existing: Existing = "refuse",
     cases_json: str = PREDICTION_CASES_JSON,
@@ -36,6 +36,7 @@ def predict_both_stages(
         RequestError, SparseUNetError: As `predict`; nothing is predicted by the second stage
             unless the first could segment all scans.
     """
+    file_ending = file_ending or str(model.dataset_json["file_ending"])
     previous = previous_stage_folder(output, first.configuration.name)
     options = options or PredictionOptions()
     check_request(model, scans, previous, output, dicom_seg=options.dicom_seg)

@@ -104,7 +104,7 @@ def _check(case: str, models: Sequence[SavedModel], labels: LabelSchema) -> Iter
                 model.name,
                 found="no probabilities",
                 expected="those of every case that another model has",
-                fix="predict it with --save-probabilities, or take it out of the other folders",
+                fix="predict it and save probabilities, or take it out of the other folders",
             )
             continue
         try:
@@ -135,7 +135,7 @@ def _check_shape(
     labels: LabelSchema,
 ) -> Iterator[Problem]:
     expected = (labels.num_outputs, *geometry.shape)
-    fix = "predict it again with --save-probabilities"
+    fix = "predict it again and save probabilities"
     try:
         shape = read_shape()
     except RequestError as error:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sparseunet.data.foreign import AnyImage, image_of
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.image import Image
 from sparseunet.errors import RequestError
@@ -15,7 +16,7 @@ from sparseunet.prediction.restored import Restored
 
 def predict_image(
     model: LoadedModel | TrainedModel,
-    image: Image | np.ndarray,
+    image: AnyImage,
     *,
     spacing_mm: Sequence[float] | None = None,
     options: PredictionOptions | None = None,
@@ -26,7 +27,8 @@ def predict_image(
     Args:
         model: From `load_model`, which keeps the networks for the next scan; a `TrainedModel` is
             loaded for this scan only.
-        image: A scan as read, or its voxels (z, y, x) or (channels, z, y, x) of any real type.
+        image: A scan as read; an image of SimpleITK or nibabel; or voxels (z, y, x) or
+            (channels, z, y, x) of any real type.
         spacing_mm: Voxel size along (z, y, x); with voxels only, and needed there.
         options: With a `TrainedModel`: device, precision, mirroring, overlap, memory; None for the
             defaults. A loaded model has them.
@@ -59,13 +61,14 @@ def as_loaded(model: LoadedModel | TrainedModel, options: PredictionOptions | No
     return model
 
 
-def as_image(image: Image | np.ndarray, spacing_mm: Sequence[float] | None) -> Image:
+def as_image(image: AnyImage, spacing_mm: Sequence[float] | None) -> Image:
     """Return voxels and their spacing as an image; an image as it is.
 
     Raises:
         RequestError: Spacing is missing or has no use, or the array has no three or four axes.
     """
-    if isinstance(image, Image):
+    if not isinstance(image, np.ndarray):
+        image = image_of(image)
         if spacing_mm is not None:
             raise RequestError("An Image knows its spacing; give spacing_mm with an array only.")
         return image

@@ -18,8 +18,6 @@ from sparseunet.networks.device import (
     resolve_device,
     resolve_precision,
 )
-from sparseunet.networks.exchange.find_models import choose_model, open_models
-from sparseunet.networks.exchange.load_model import load_model as load_trained
 from sparseunet.networks.trained_model import TrainedModel, load_network
 from sparseunet.prediction.memory import BYTES_OF_SLABS, MemoryLimit
 from sparseunet.prediction.options import PredictionOptions
@@ -48,11 +46,21 @@ class LoadedModel:
     device: torch.device
     precision: torch.dtype | None
     """Autocast type; None for float32."""
+    options: PredictionOptions = field(default_factory=PredictionOptions)
+    """That it was loaded with."""
     mirror: bool = True
     step: float = 0.5
     measure_disagreement: bool = False
     """Whether to yield one more channel, see `logits`."""
     memory: MemoryLimit = field(default_factory=MemoryLimit)
+
+    def __repr__(self) -> str:
+        model, folds = self.model, len(self.networks)
+        classes = ", ".join(model.labels.foreground)
+        return (
+            f"LoadedModel({model.plan.dataset_name} {model.configuration.name}, {folds} networks "
+            f"on {self.device}, classes {classes})"
+        )
 
     @property
     def num_channels(self) -> int:
@@ -144,34 +152,12 @@ class LoadedModel:
         return 4 * width * prod(patch_size) * _tile_batch_size(patch_size)
 
 
-def load_model(
-    place: str | Path,
-    *,
-    folds: Sequence[int | str] = (),
-    configuration: str | None = None,
-    options: PredictionOptions | None = None,
-) -> LoadedModel:
-    """Load a trained model once, to predict one scan after the other with `predict_image`.
-
-    Args:
-        place: Folder of a run, model folder of nnU-Net 2, or a zip file of either, as `predict -m`.
-        folds: To average: numbers, or `all` for the network trained on every case. None of them:
-            `all` if trained, else every number.
-        configuration: Which model, where the place holds several.
-        options: Device, precision, mirroring, overlap, memory; None for the defaults.
-
-    Raises:
-        RequestError: There is no such model, or it cannot be used here.
-        UnreadableFileError: A file is damaged, or refused as dangerous.
-    """
-    with open_models(Path(place)) as models:
-        found = choose_model(models, configuration)
-        model = load_trained(found, tuple(folds) or found.default_folds)
-        return load_onto_device(model, options or PredictionOptions())
-
-
 def load_onto_device(
-    model: TrainedModel, options: PredictionOptions, *, folder: Path | None = None
+    model: TrainedModel,
+    options: PredictionOptions,
+    *,
+    folder: Path | None = None,
+    networks: LoadedModel | None = None,
 ) -> LoadedModel:
     """Load the networks of all folds onto the device that is asked for.
 
@@ -179,19 +165,16 @@ def load_onto_device(
         model: From `load_trained_model`.
         options: How to predict.
         folder: For temporary files; None for the system's.
+        networks: The same model, loaded before, whose networks are taken where they lie.
 
     Raises:
         RequestError: The device, the precision or a compiler is not to be had.
     """
-    device = resolve_device(options.device)
-    networks = load_networks(model, device)
-    if options.compiles:
-        require_compiler(device)
-        for network in networks:
-            compile_network(network)
+    device = resolve_device(options.device) if networks is None else networks.device
     return LoadedModel(
         model=model,
-        networks=networks,
+        networks=_on_device(model, device, options) if networks is None else networks.networks,
+        options=options,
         device=device,
         precision=resolve_precision(options.precision, device, learning=False),
         mirror=options.mirror,
@@ -199,6 +182,17 @@ def load_onto_device(
         measure_disagreement=options.uncertainty,
         memory=MemoryLimit(max_bytes=options.max_bytes, folder=folder),
     )
+
+
+def _on_device(
+    model: TrainedModel, device: torch.device, options: PredictionOptions
+) -> list[nn.Module]:
+    found = load_networks(model, device)
+    if options.compiles:
+        require_compiler(device)
+        for network in found:
+            compile_network(network)
+    return found
 
 
 def load_networks(model: TrainedModel, device: torch.device) -> list[nn.Module]:

@@ -64,7 +64,8 @@ class MemoryLimit:
         if free < num_bytes:
             raise SparseUNetError(
                 f"Prediction needs {num_bytes / _GIB:.1f} GiB beside its memory, but {folder} has "
-                f"{free / _GIB:.1f} GiB free. Raise --max-memory, or write to another disk."
+                f"{free / _GIB:.1f} GiB free. Allow more memory, or write to another disk.",
+                setting="max_memory_gib",
             )
         with tempfile.TemporaryFile(dir=folder) as file:
             file.truncate(num_bytes)

@@ -14,6 +14,7 @@ from sparseunet.artifacts import atomic_path, write_json
 from sparseunet.data.dataset import Case
 from sparseunet.data.dicom_seg import Algorithm, check_dicom_seg, write_dicom_seg
 from sparseunet.data.geometry import Geometry
+from sparseunet.data.inputs import find_inputs
 from sparseunet.data.io import (
     count_values,
     read_image,
@@ -47,13 +48,16 @@ from sparseunet.workspace import (
     uncertainty_file,
 )
 
+Scans = str | Path | Sequence[Case | str | Path]
+"""What can be segmented: a folder, a file, or several, or cases."""
+
 
 def predict(
-    model: TrainedModel,
-    scans: Sequence[Case],
+    model: TrainedModel | LoadedModel,
+    scans: Scans,
     *,
-    output: Path,
-    file_ending: str,
+    output: Path | str,
+    file_ending: str | None = None,
     options: PredictionOptions | None = None,
     existing: Existing = "refuse",
     previous_stage: Path | None = None,
@@ -67,11 +71,13 @@ def predict(
     `prediction_cases.json` (what is odd about each scan, voxels per class) lie beside them.
 
     Args:
-        model: From `load_trained_model`; several folds are averaged.
-        scans: From `find_scans`; none gives an empty list and writes nothing.
+        model: From `load_model`; several folds are averaged.
+        scans: A folder or file, several of them, or cases from `find_scans`; none gives an empty
+            list and writes nothing.
         output: Folder of `CASE` + `file_ending`; made when missing.
-        file_ending: With the dot, e.g. `.nii.gz`.
-        options: Device, precision, mirroring, overlap, workers; None for the defaults.
+        file_ending: With the dot, e.g. `.nii.gz`; None for that of the training dataset.
+        options: Device, precision, mirroring, overlap, workers; None for the defaults, or for what
+            the model was loaded with.
         existing: What happens to scans whose label file is there already.
         previous_stage: Second stage of a cascade only, and needed there: folder of the previous
             stage's label files, named like the results, on the grids of the scans.
@@ -89,7 +95,12 @@ def predict(
         SparseUNetError: Some scans could not be predicted, at least one of them for a reason that
             is not its data's.
     """
-    options = options or PredictionOptions()
+    ready = model if isinstance(model, LoadedModel) else None
+    if isinstance(model, LoadedModel):
+        options, model = options or model.options, model.model
+    options, output = options or PredictionOptions(), Path(output)
+    file_ending = file_ending or str(model.dataset_json["file_ending"])
+    scans = _as_cases(scans, model)
     if not scans:
         return []
     check_request(model, scans, previous_stage, output, dicom_seg=options.dicom_seg)
@@ -103,7 +114,9 @@ def predict(
         description["previous_stage"] = hash_previous_stage(scans, previous_stage, file_ending)
     if len(todo) < len(scans):
         require_same_prediction(output, description)
-    loaded = load_onto_device(model, options, folder=output) if todo else None
+    loaded = None
+    if todo:
+        loaded = load_onto_device(model, options, folder=output, networks=ready)
     write_json(output / DATASET_JSON, model.dataset_json | {"file_ending": file_ending})
     write_json(output / PREDICTION_JSON, description)
     if loaded is not None:
@@ -112,6 +125,20 @@ def predict(
         write_checks(output / cases_json, checks, model)
         _report(failures, num_scans=len(todo), output=output)
     return list(files.values())
+
+
+def _as_cases(scans: Scans, model: TrainedModel) -> Sequence[Case]:
+    """Return the scans of what was given.
+
+    Raises:
+        RequestError: A path does not exist or holds no scans.
+    """
+    given = [scans] if isinstance(scans, str | Path) else list(scans)
+    cases = [each for each in given if isinstance(each, Case)]
+    if len(cases) == len(given):
+        return cases
+    paths = [Path(each) for each in given if not isinstance(each, Case)]
+    return [*cases, *find_inputs(paths, dataset_json=model.dataset_json)]
 
 
 def _predict_files(

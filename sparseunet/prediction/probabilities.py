@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sparseunet.data.dataset import Case
-from sparseunet.data.image import Image
+from sparseunet.data.foreign import AnyImage
 from sparseunet.data.io import read_image
 from sparseunet.errors import RequestError
 from sparseunet.networks.trained_model import TrainedModel
@@ -43,7 +43,7 @@ def predict_probabilities(
 
 def predict_image_probabilities(
     model: LoadedModel | TrainedModel,
-    image: Image | np.ndarray,
+    image: AnyImage,
     *,
     spacing_mm: Sequence[float] | None = None,
     options: PredictionOptions | None = None,

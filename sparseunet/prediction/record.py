@@ -1,16 +1,17 @@
 """`prediction.json`: what made the label files that lie beside it."""
 
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sparseunet.artifacts import hash_file, read_json
+from sparseunet.artifacts import read_json
 from sparseunet.data.dicom_seg import Algorithm
 from sparseunet.errors import RequestError
-from sparseunet.networks.trained_model import TrainedModel
+from sparseunet.networks.device import DTYPE_NAMES, resolve_device, resolve_precision
+from sparseunet.networks.trained_model import TrainedModel, hash_weights
+from sparseunet.version import commit, package_version
 from sparseunet.workspace import PREDICTION_JSON
 
 if TYPE_CHECKING:
@@ -29,11 +30,15 @@ def describe(model: TrainedModel, options: "PredictionOptions") -> dict[str, Any
         "run_folder": str(model.origin or model.run_folder),
         "configuration": model.configuration.name,
         "weights": [
-            {"file": str(path.relative_to(model.run_folder)), "sha256": hash_file(path)}
-            for path in model.checkpoints
+            {"file": str(path.relative_to(model.run_folder)), "sha256": sha256}
+            for path, sha256 in zip(model.checkpoints, hash_weights(model), strict=True)
         ],
         "options": asdict(options),
-        "sparseunet": version("sparseunet"),
+        "precision": DTYPE_NAMES[
+            resolve_precision(options.precision, resolve_device(options.device), learning=False)
+        ],
+        "sparseunet": package_version(),
+        "commit": commit(),
         "torch": torch.__version__,
     }
 
@@ -63,7 +68,8 @@ def require_same_prediction(output: Path, description: dict[str, Any]) -> None:
     if not (output / PREDICTION_JSON).is_file():
         raise RequestError(
             f"{output} holds label files but no {PREDICTION_JSON} that says where they come from; "
-            "they are not mixed with predictions. Use --overwrite or another folder."
+            "they are not mixed with predictions. Overwrite them or use another folder.",
+            setting="overwrite",
         )
     found = read_json(output / PREDICTION_JSON)
 
@@ -78,14 +84,16 @@ def require_same_prediction(output: Path, description: dict[str, Any]) -> None:
     if identity(found) != identity(description):
         raise RequestError(
             f"{output} holds predictions of run {found['run_id']} with other weights or options "
-            "(mirroring, step); they are not mixed. Use --overwrite or another folder."
+            "(mirroring, step); they are not mixed. Overwrite them or use another folder.",
+            setting="overwrite",
         )
     before, now = (content.get("previous_stage", {}) for content in (found, description))
     changed = sorted(case for case in before.keys() & now.keys() if before[case] != now[case])
     if changed:
         raise RequestError(
             f"{output} holds predictions from other segmentations of the previous stage "
-            f"({', '.join(changed)}); they are not mixed. Use --overwrite or another folder."
+            f"({', '.join(changed)}); they are not mixed. Overwrite them or use another folder.",
+            setting="overwrite",
         )
     if before:
         description["previous_stage"] = before | now
@@ -100,4 +108,4 @@ def is_outdated(model: TrainedModel, output: Path) -> bool:
     if not (output / PREDICTION_JSON).is_file():
         return False
     found: dict[str, Any] = read_json(output / PREDICTION_JSON)
-    return _weights(found) != [hash_file(path) for path in model.checkpoints]
+    return _weights(found) != list(hash_weights(model))

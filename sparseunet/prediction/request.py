@@ -88,8 +88,9 @@ def choose_scans(
         names = ", ".join(file.name for file in there[:5])
         more = f" and {len(there) - 5} more" if len(there) > 5 else ""
         raise RequestError(
-            f"{there[0].parent} holds {names}{more} already. Keep them with "
-            "--continue-prediction, replace them with --overwrite, or choose another folder."
+            f"{there[0].parent} holds {names}{more} already. Continue and "
+            "keep them, overwrite them, or choose another folder.",
+            setting="overwrite",
         )
     if there and existing == "skip":
         todo = [scan for scan in scans if not all(file.exists() for file in files[scan.name])]
@@ -104,7 +105,8 @@ def _check_dicom_seg(scans: Sequence[Case], output: Path) -> None:
     if others:
         raise RequestError(
             "A DICOM SEG refers to the DICOM series that it segments; these scans are none: "
-            f"{', '.join(others)}. Give folders of DICOM, or do without --dicom-seg."
+            f"{', '.join(others)}. Give folders of DICOM, or do without DICOM SEG.",
+            setting="dicom_seg",
         )
     if any(output.resolve() == path.resolve() for scan in scans for path in scan.images):
         raise RequestError(

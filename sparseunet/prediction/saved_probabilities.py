@@ -1,7 +1,7 @@
 """Files of class probabilities beside label files: ours (`CASE.npy`) and nnU-Net's (`CASE.npz`).
 
-Both hold one array (classes, z, y, x) on the grid of the label file, as `predict
---save-probabilities` and `nnUNetv2_predict --save_probabilities` write them. Nothing is unpickled.
+Both hold one array (classes, z, y, x) on the grid of the label file, as `predict` and
+`nnUNetv2_predict` write them where they are told to. Nothing is unpickled.
 """
 
 import shutil
@@ -103,7 +103,7 @@ def find_saved_cases(folder: Path, *, file_ending: str) -> SavedModel:
     """Return what lies in a folder; a case is what has probabilities, ours first.
 
     Args:
-        folder: Of `predict --save-probabilities`, or of nnU-Net.
+        folder: Of `predict`, probabilities saved, or of nnU-Net.
         file_ending: Of the label files, with the dot.
 
     Raises:
@@ -124,7 +124,8 @@ def find_saved_cases(folder: Path, *, file_ending: str) -> SavedModel:
             place(example, "CASE").name for place in (probabilities_file, nnunet_probabilities_file)
         )
         raise RequestError(
-            f"{folder} holds no probabilities ({names}). Predict with --save-probabilities."
+            f"{folder} holds no probabilities ({names}). Predict and save them.",
+            setting="save_probabilities",
         )
     return SavedModel(name=str(folder), cases=dict(sorted(cases.items())))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseunet.data.colours import Colour, label_colour
+from sparseunet.data.rounding import is_rounding_noise
 from sparseunet.progress import format_duration
 from sparseunet.report.canvas import (
     GREY,
@@ -215,7 +216,7 @@ def _range_of(
     """Return what an axis spans: the values and bounds, with a margin where no bound holds."""
     low = min([*values, *([] if floor is None else [floor])])
     high = max([*values, *([] if ceiling is None else [ceiling])])
-    if low == high:
+    if is_rounding_noise(high - low, largest=max(abs(low), abs(high)), dtype=float):
         low, high = low - (abs(low) * 0.5 or 0.5), high + (abs(high) * 0.5 or 0.5)
     extra = margin * (high - low)
     return low - extra * (low != floor), high + extra * (high != ceiling)

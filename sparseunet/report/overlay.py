@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from sparseunet.data.colours import LABEL_COLOURS, Colour, label_colour
+from sparseunet.data.rounding import is_rounding_noise
 from sparseunet.report.canvas import (
     GREY,
     INK,
@@ -114,7 +115,7 @@ def paint_labels(image_YX: np.ndarray, labels_YX: np.ndarray, *, contour_pixels:
 def stretch_intensities(image_YX: np.ndarray) -> np.ndarray:
     """Return the image as uint8, its 0.5th percentile black and its 99.5th white."""
     low, high = np.percentile(image_YX, (0.5, 99.5))
-    if high <= low:
+    if is_rounding_noise(high - low, largest=max(abs(low), abs(high)), dtype=image_YX.dtype):
         return np.full(image_YX.shape, 128, np.uint8)
     scaled = (image_YX.astype(np.float32) - low) / (high - low)
     return (255 * np.clip(scaled, 0, 1)).round().astype(np.uint8)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparseunet.annotation.annotated_classes import read_annotated_classes
 from sparseunet.annotation.new_dataset import (
     appearing_folder,
     describe_with_ignore,
@@ -17,15 +16,16 @@ from sparseunet.annotation.new_dataset import (
     link_images,
 )
 from sparseunet.artifacts import hash_file, read_json, remove_unfinished, write_json
+from sparseunet.data.annotated_classes import read_annotated_classes
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.errors import DatasetError, Problem, RequestError
-from sparseunet.networks.exchange.find_models import FoundModel
-from sparseunet.networks.exchange.load_model import load_model, load_previous_stage
 from sparseunet.networks.trained_model import TrainedModel
 from sparseunet.prediction.both_stages import predict_both_stages
 from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.predict import predict
 from sparseunet.progress import track
+from sparseunet.runs.exchange.find_models import FoundModel
+from sparseunet.runs.load import load_found_model, load_previous_stage
 from sparseunet.self_training.completed_case import (
     CompletedCase,
     FillingRules,
@@ -105,7 +105,7 @@ def complete_dataset(
             lies there.
         DatasetError: Every problem of every case, before anything is predicted.
     """
-    model = load_model(found, folds)
+    model = load_found_model(found, folds)
     learned_from = training_cases(found.folder, folds)
     looked_for = read_annotated_classes(dataset)
     _require_fit(dataset, model)
@@ -190,7 +190,7 @@ def _predict(
     options: CompletionOptions,
 ) -> None:
     """Segment the cases that are not segmented yet."""
-    model = load_model(found, folds)
+    model = load_found_model(found, folds)
     stages: Callable[..., list[Path]] = partial(predict, model)
     if model.configuration.previous_stage is not None:
         stages = partial(predict_both_stages, load_previous_stage(model, folds), model)

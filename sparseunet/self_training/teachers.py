@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from sparseunet.artifacts import read_json
 from sparseunet.errors import RequestError
-from sparseunet.workspace import RUN_JSON, fold_folder
+from sparseunet.runs.record import has_record, read_record
+from sparseunet.workspace import fold_folder
 
 Fold = int | str
 LearnedFrom = Mapping[Fold, frozenset[str] | None]
@@ -23,11 +23,9 @@ def training_cases(model_folder: Path, folds: Sequence[Fold]) -> dict[Fold, froz
     """
     found: dict[Fold, frozenset[str] | None] = {}
     for fold in folds:
-        path = fold_folder(model_folder, fold) / RUN_JSON
-        content = read_json(path) if path.is_file() else {}
-        cases = content.get("cases") if isinstance(content, dict) else None
-        names = cases.get("train") if isinstance(cases, dict) else None
-        found[fold] = None if names is None else frozenset(names)
+        folder = fold_folder(model_folder, fold)
+        split = read_record(folder).split if has_record(folder) else None
+        found[fold] = None if split is None else frozenset(split.train)
     return found
 
 
@@ -50,7 +48,8 @@ def assign_folds(
     if silent:
         raise RequestError(
             f"Nothing says which cases the folds {_join(silent)} were trained on (a model of "
-            "nnU-Net does not), so none can be labelled out of fold; leave --out-of-fold out."
+            "nnU-Net does not), so none can be labelled out of fold.",
+            setting="out_of_fold",
         )
     assigned: dict[tuple[Fold, ...], list[str]] = {}
     for case in cases:
@@ -62,7 +61,8 @@ def assign_folds(
         raise RequestError(
             f"{len(seen_by_all)} of {len(cases)} cases were trained on by every fold there is "
             f"({_join(everyone)}): {', '.join(seen_by_all[:_NAMED])}{more}. Train the folds that "
-            "validate on them to the end, or leave --out-of-fold out."
+            "validate on them to the end, or label with all folds.",
+            setting="out_of_fold",
         )
     return assigned
 

@@ -35,9 +35,9 @@ _MAX_DEATHS = 3
 _SHARED_MEMORY = Path("/dev/shm")
 _OUT_OF_MEMORY = {signal.SIGKILL, signal.SIGBUS} if hasattr(signal, "SIGKILL") else set()
 _HINTS = {
-    "SIGKILL": "as systems do that run out of memory; fewer --num-workers need less",
-    "SIGBUS": f"as happens when {_SHARED_MEMORY} is full; enlarge it (docker: --shm-size) or use "
-    "fewer --num-workers",
+    "SIGKILL": "as systems do that run out of memory; fewer workers need less",
+    "SIGBUS": f"as happens when {_SHARED_MEMORY} is full; enlarge it (docker: shm-size) or use "
+    "fewer workers",
 }
 
 
@@ -68,7 +68,9 @@ def load_batches(
             if deaths == _MAX_DEATHS and not error.for_memory:
                 raise SparseUNetError(
                     f"{error}; {deaths} times in a row at step {remaining[0] + 1}. Preprocess "
-                    "again if files are damaged, or see whether --num-workers 0 says more."
+                    "again if files are damaged, or see whether a training without workers says "
+                    "more.",
+                    setting="num_workers",
                 ) from None
             if deaths == _MAX_DEATHS:
                 num_workers = 0
@@ -224,7 +226,7 @@ def _workers_that_fit(dataset: BatchDataset, num_workers: int) -> int:
     if fitting < num_workers:
         logger.warning(
             "%s has %d MB free, too little for the batches (%d MB each) of %d workers; %d are used."
-            " Enlarge it (docker: --shm-size=8g or --ipc=host).",
+            " Enlarge it (docker: shm-size=8g or ipc=host).",
             _SHARED_MEMORY,
             free_bytes // 2**20,
             -(-size_bytes // 2**20),

@@ -41,7 +41,8 @@ class Engine:
         number = self.hardware.processes.highest(self.stop_signal() or 0)
         if number:
             raise TrainingInterruptedError(
-                f"stopped after step {state.step} of {self.recipe.iterations}", signal_number=number
+                f"stopped after step {state.step} of {self.recipe.num_iterations}",
+                signal_number=number,
             )
 
 
@@ -61,7 +62,7 @@ def train_epoch(
     """
     recipe = engine.recipe
     state.network.train()
-    end = min(recipe.iterations, (state.epochs + 1) * recipe.iterations_per_epoch)
+    end = min(recipe.num_iterations, (state.epochs + 1) * recipe.steps_per_epoch)
     while state.step < end:
         engine.raise_if_stopped(state)
         start = time.perf_counter()
@@ -102,7 +103,7 @@ def validate(state: TrainingState, dataset: BatchDataset, *, engine: Engine) -> 
     """
     start, tally = time.perf_counter(), Tally()
     device, objective = engine.hardware.device, engine.objective
-    count = max(1, engine.recipe.iterations_per_epoch // _VALIDATION_SHARE)
+    count = max(1, engine.recipe.steps_per_epoch // _VALIDATION_SHARE)
     first = (state.epochs + 1) * count
     steps = range(first, first + count)
     state.network.eval()  # nothing drops out, and batch norm learns nothing from what is watched,

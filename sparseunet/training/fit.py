@@ -34,7 +34,7 @@ from sparseunet.training.optimisation import new_optimizer
 from sparseunet.training.pretrained import load_pretrained_weights
 from sparseunet.training.processes import Processes, may_fork, prepare_network
 from sparseunet.training.recipe import Recipe
-from sparseunet.training.run_log import OnEpoch, read_log, summary_line, write_log
+from sparseunet.training.run_log import LogEntry, OnEpoch, read_log, summary_line, write_log
 from sparseunet.training.sampling import CaseSummary, resolve_shares
 from sparseunet.training.state import TrainingState, checkpoint_bytes, restore_checkpoint
 from sparseunet.training.step import Hardware
@@ -153,7 +153,7 @@ def _start(
 ) -> None:
     if (folder / CHECKPOINT_LATEST).is_file():
         restore_checkpoint(state, folder / CHECKPOINT_LATEST)
-        logger.info("Going on after step %d of %d", state.step, recipe.iterations)
+        logger.info("Going on after step %d of %d", state.step, recipe.num_iterations)
         return
     if pretrained is not None:
         load_pretrained_weights(state.network, pretrained)
@@ -176,7 +176,7 @@ def _train(
 ) -> Path:
     folder, hardware, writes = checkpoints.folder, engine.hardware, checkpoints.writes
     log = read_log(folder, epochs=state.epochs)
-    steps = range(state.step, engine.recipe.iterations)
+    steps = range(state.step, engine.recipe.num_iterations)
     batches = load_batches(
         training,
         steps=steps,
@@ -184,7 +184,11 @@ def _train(
         pin_memory=hardware.device.type == "cuda",
     )
     paced = _paced(steps, on_pace)
-    progress = track(paced, total=len(steps), label=label) if writes else _unseen(steps)
+    progress = (
+        track(paced, total=len(steps), label=label, note=lambda: _score_note(log))
+        if writes
+        else _unseen(steps)
+    )
     with closing(batches), closing(progress):
         try:
             while state.epochs < engine.recipe.epochs:
@@ -228,6 +232,15 @@ def _paced(steps: range, on_pace: OnPace | None) -> Iterable[int]:
         yield step
 
 
+def _score_note(log: Sequence[LogEntry]) -> str:
+    """Return loss and mean pseudo Dice of the last epoch; "" before the first has ended."""
+    if not log or log[-1]["train_loss"] is None:
+        return ""
+    scores = [score for score in log[-1]["pseudo_dice"].values() if score is not None]
+    dice = f", pseudo Dice {sum(scores) / len(scores):.3f}" if scores else ""
+    return f"loss {log[-1]['train_loss']:.3f}{dice}"
+
+
 def _unseen(steps: range) -> Generator[int, None, None]:
     """Yield the steps without showing progress."""
     yield from steps
@@ -243,9 +256,10 @@ def share_of_batch(configuration: Configuration, hardware: Hardware) -> slice:
     smallest = configuration.batch_size // hardware.processes.count
     if not 1 <= hardware.num_parts <= smallest:
         raise RequestError(
-            f"--accumulate must be between 1 and {smallest}, the patches of a batch of "
+            f"The parts of a batch must be between 1 and {smallest}, its patches of "
             f"{configuration.batch_size} in each of {hardware.processes.count} processes, found "
-            f"{hardware.num_parts}."
+            f"{hardware.num_parts}.",
+            setting="accumulate",
         )
     return share
 
@@ -313,7 +327,7 @@ def batch_rules(configuration: Configuration, recipe: Recipe, labels: LabelSchem
         batch_size=configuration.batch_size,
         foreground_share=recipe.foreground_share,
         augmentation=recipe.augmentation,
-        mirror_axes=recipe.mirror_axes,
+        mirror_axes=recipe.mirrored_axes,
         blank_outside=any(configuration.use_mask_for_norm),
         trust=trust_table(recipe.trust),
         seed=recipe.seed,

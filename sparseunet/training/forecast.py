@@ -116,19 +116,19 @@ def forecast_training(
         num_values=max(labels.values) + 1,
     )
     patch_voxels = prod(configuration.patch_size)
-    steps = _steps(recipe.iterations, configuration.batch_size, patch_voxels)
+    steps = _steps(recipe.num_iterations, configuration.batch_size, patch_voxels)
     batches = [
         np.concatenate([counter.count(place) for place in dataset.places(step)]) for step in steps
     ]
     classes = [
-        _forecast_class(name, values, batches, cases, store=store, iterations=recipe.iterations)
+        _forecast_class(name, values, batches, cases, store=store, iterations=recipe.num_iterations)
         for name, values in {BACKGROUND: (0,), **labels.foreground}.items()
     ]
     voxels = float(np.mean([counts_SV.sum() for counts_SV in batches]))
     num_slices = sum(len(store.annotated_slices(case.name, case.slice_axis)) for case in cases)
-    views = recipe.iterations * float(np.mean([len(counts_SV) for counts_SV in batches]))
+    views = recipe.num_iterations * float(np.mean([len(counts_SV) for counts_SV in batches]))
     return Forecast(
-        iterations=recipe.iterations,
+        iterations=recipe.num_iterations,
         num_batches=len(batches),
         batch_size=configuration.batch_size,
         num_cases=len(names),
@@ -140,7 +140,7 @@ def forecast_training(
         classes=tuple(classes),
         warnings=(
             *_absent_warnings(dataset.sampler.absent, classes),
-            *_warnings(classes, views / num_slices, recipe.iterations),
+            *_warnings(classes, views / num_slices, recipe.num_iterations),
         ),
     )
 
@@ -254,7 +254,7 @@ def _absent_warnings(absent: Sequence[str], classes: Sequence[ClassForecast]) ->
     missing = {each.name for each in classes if not each.num_cases}
     return [
         f"No training case has voxels that are {name}, so its share of the patches goes to the "
-        "others: leave it out of --patch-shares."
+        "others: leave it out of the patch shares."
         for name in absent
         if name not in missing
     ]
@@ -273,13 +273,13 @@ def _warnings(
         elif each.batches_with_it < RARE_BATCHES:
             found.append(
                 f"{each.name} is in only {each.batches_with_it:.0%} of the batches: annotate more "
-                f"slices with it, or draw it more often (--patch-shares {each.name}=50 rest=50)."
+                f"slices with it, or draw it more often (patch shares {each.name}=50 rest=50)."
             )
     if views_per_slice < FEW_VIEWS:
         enough = iterations * FEW_VIEWS / max(views_per_slice, FEW_VIEWS / 1000)
         found.append(
             f"Each annotated slice is seen only {_number(views_per_slice)} times in the whole "
-            f"training: take about {enough:,.0f} --iterations to see it {FEW_VIEWS:g} times."
+            f"training: take about {enough:,.0f} iterations to see it {FEW_VIEWS:g} times."
         )
     return found
 

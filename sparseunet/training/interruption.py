@@ -9,6 +9,9 @@ from types import FrameType
 
 from sparseunet.errors import SparseUNetError
 
+StopSignal = Callable[[], int | None]
+"""Says which signal has come; None for none yet."""
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -16,6 +16,7 @@ from sparseunet.preprocessing.memory import CasesInMemory
 from sparseunet.preprocessing.previous_stage import PreviousStage, one_hot
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.training.augmentation import Augmentation, Movement, load_augmentation
+from sparseunet.training.choices import Named
 from sparseunet.training.patches import TrainingPatch, read_training_patch, weight_table
 from sparseunet.training.sampling import (
     BACKGROUND,
@@ -77,7 +78,7 @@ class BatchRules:
     """(z, y, x), or (y, x) for a 2D network."""
     batch_size: int
     foreground_share: float
-    augmentation: str
+    augmentation: Named
     mirror_axes: tuple[int, ...]
     blank_outside: bool
     """Set the image to 0 outside its nonzero mask after augmentation (masked normalisation)."""
@@ -90,7 +91,7 @@ class BatchRules:
     patch_shares: tuple[PatchShare, ...] = ()
     """What patches hold; empty for nnU-Net's rule."""
     case_weighting: str = "uniform"
-    """Key of `sparseunet.training.sampling.CASE_WEIGHTINGS`."""
+    """Key of `sparseunet.training.choices.CASE_WEIGHTINGS`."""
 
 
 class BatchDataset(Dataset[Batch]):

@@ -28,7 +28,8 @@ def hold_folder(folder: Path) -> Iterator[None]:
         if not _lock(stream):
             raise RequestError(
                 f"Another process is training in {folder}. Wait for it or stop it; give this "
-                "training another name with --run."
+                "training another name.",
+                setting="run",
             )
         try:
             yield

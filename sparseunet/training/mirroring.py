@@ -45,14 +45,14 @@ def choose_mirror_axes(
     if axis is None:
         notice = (
             f"Labels come in left/right pairs ({reason}), but the scans do not say clearly which "
-            "axis is left-right, so every axis is mirrored; choose with --mirror-axes."
+            "axis is left-right, so every axis is mirrored; choose the axes to mirror otherwise."
         )
         return MirrorChoice(axes=every, notice=notice)
     kept = tuple(patch_axis for patch_axis in every if patch_axis + 3 - dimensions != axis)
     where = f"axis {axis}" if dimensions == 3 or axis == 0 else f"axis {axis - 1} of the patch"
     notice = (
         f"No mirroring across left-right ({where}), because labels come in pairs ({reason}); "
-        "--mirror-axes overrides."
+        "name the axes to mirror otherwise."
     )
     return MirrorChoice(axes=kept, notice=notice)
 

@@ -10,29 +10,17 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from sparseunet.named_functions import load_function
+from sparseunet.training.choices import OPTIMIZERS, SCHEDULES
+from sparseunet.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from sparseunet.training.recipe import Recipe
-
-_HERE = "sparseunet.training.optimisation"
-OPTIMIZERS: dict[str, str] = {
-    "sgd": f"{_HERE}:sgd",
-    "adam": f"{_HERE}:adam",
-    "adamw": f"{_HERE}:adamw",
-}
-SCHEDULES: dict[str, str] = {
-    "poly": f"{_HERE}:poly",
-    "cosine": f"{_HERE}:cosine",
-    "step": f"{_HERE}:step_decay",
-    "constant": f"{_HERE}:constant",
-}
 _FUSED_ON = ("cpu", "cuda")
 
 
-def learning_rate_at(step: int, recipe: "Recipe") -> float:
+def learning_rate_at(step: int, recipe: Recipe) -> float:
     """Return the learning rate of a step, counted from 0.
 
     It climbs linearly over the first `warmup` steps, the last of which has the full rate; the
@@ -41,31 +29,31 @@ def learning_rate_at(step: int, recipe: "Recipe") -> float:
     if step < recipe.warmup:
         return recipe.learning_rate * (step + 1) / recipe.warmup
     schedule = load_function(recipe.schedule, SCHEDULES, what="schedule")
-    left: float = schedule(step - recipe.warmup, recipe.iterations - recipe.warmup, recipe)
+    left: float = schedule(step - recipe.warmup, recipe.num_iterations - recipe.warmup, recipe)
     return recipe.learning_rate * left
 
 
-def poly(step: int, num_steps: int, recipe: "Recipe") -> float:
+def poly(step: int, num_steps: int, recipe: Recipe) -> float:
     """Fall to 0 as (1 - step / steps) ** exponent, at every step (nnU-Net 2.8.1: per epoch)."""
     return float((1 - step / num_steps) ** recipe.poly_exponent)
 
 
-def cosine(step: int, num_steps: int, recipe: "Recipe") -> float:  # noqa: ARG001
+def cosine(step: int, num_steps: int, recipe: Recipe) -> float:  # noqa: ARG001
     """Fall to 0 along half a cosine (Loshchilov 2017, without restarts)."""
     return 0.5 * (1 + math.cos(math.pi * step / num_steps))
 
 
-def step_decay(step: int, num_steps: int, recipe: "Recipe") -> float:  # noqa: ARG001
+def step_decay(step: int, num_steps: int, recipe: Recipe) -> float:  # noqa: ARG001
     """Multiply by `decay_factor` every `decay_every` steps."""
     return float(recipe.decay_factor ** (step // recipe.decay_every))
 
 
-def constant(step: int, num_steps: int, recipe: "Recipe") -> float:  # noqa: ARG001
+def constant(step: int, num_steps: int, recipe: Recipe) -> float:  # noqa: ARG001
     """Stay."""
     return 1.0
 
 
-def new_optimizer(network: "nn.Module", recipe: "Recipe") -> "torch.optim.Optimizer":
+def new_optimizer(network: "nn.Module", recipe: Recipe) -> "torch.optim.Optimizer":
     """Return the optimiser of the recipe, with torch's fused kernels where the device has them.
 
     Raises:
@@ -79,7 +67,7 @@ def new_optimizer(network: "nn.Module", recipe: "Recipe") -> "torch.optim.Optimi
     return optimizer
 
 
-def sgd(parameters: Iterable[Any], recipe: "Recipe", *, fused: bool) -> "torch.optim.Optimizer":
+def sgd(parameters: Iterable[Any], recipe: Recipe, *, fused: bool) -> "torch.optim.Optimizer":
     """Return stochastic gradient descent with Nesterov momentum (nnU-Net 2.8.1)."""
     import torch
 
@@ -93,7 +81,7 @@ def sgd(parameters: Iterable[Any], recipe: "Recipe", *, fused: bool) -> "torch.o
     )
 
 
-def adam(parameters: Iterable[Any], recipe: "Recipe", *, fused: bool) -> "torch.optim.Optimizer":
+def adam(parameters: Iterable[Any], recipe: Recipe, *, fused: bool) -> "torch.optim.Optimizer":
     """Return Adam (Kingma 2015) with betas 0.9 and 0.999; weight decay is added to gradients."""
     import torch
 
@@ -102,7 +90,7 @@ def adam(parameters: Iterable[Any], recipe: "Recipe", *, fused: bool) -> "torch.
     )
 
 
-def adamw(parameters: Iterable[Any], recipe: "Recipe", *, fused: bool) -> "torch.optim.Optimizer":
+def adamw(parameters: Iterable[Any], recipe: Recipe, *, fused: bool) -> "torch.optim.Optimizer":
     """Return AdamW (Loshchilov 2019): Adam whose weight decay acts on the weights themselves."""
     import torch
 

@@ -222,6 +222,7 @@ def named_class_weights(
         expected = " ".join(f"{name}=WEIGHT" for name in names)
         raise RequestError(
             f"The preset {preset_name} weighs {len(weights)} classes, background first: {weights}. "
-            f"The dataset has {len(names)}: {', '.join(names)}. Give --class-weights {expected}."
+            f"The dataset has {len(names)}: {', '.join(names)}. Give class weights: {expected}.",
+            setting="class_weights",
         )
     return dict(zip(names, weights, strict=True))

@@ -44,9 +44,9 @@ def load_pretrained_weights(network: nn.Module, path: Path) -> None:
         raise RequestError(
             f"{path} does not fit the network; of {len(own)} tensors these differ:\n"
             + "\n".join(rows)
-            + "\nTrain with the plans of the pretrained network: sparseunet plan_experiment -d "
-            "THIS_DATASET --plans-from THE_OTHER, then preprocess, and train with its "
-            "--base-features."
+            + "\nTrain with the plans of the pretrained network: take them over when planning this "
+            "dataset, then preprocess, and train with its base features.",
+            setting="pretrained_weights",
         )
     network.load_state_dict(given, strict=False)
 
@@ -59,8 +59,9 @@ def _require_same_channels(own: dict[str, Tensor], given: dict[str, Tensor], pat
     if here != there and own[first].shape[0] == given[first].shape[0]:
         raise RequestError(
             f"{path} was trained on {there} input channels, this network takes {here}. Pretrained "
-            f"weights need the same channels: choose a run on scans with {here}, or train without "
-            "--pretrained-weights."
+            f"weights need the same channels: choose a run on scans with {here}, or train from "
+            "random weights.",
+            setting="pretrained_weights",
         )
 
 

@@ -7,11 +7,12 @@ average of gradients is not, and a parameter that no output depends on has no gr
 """
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -20,7 +21,11 @@ from sparseunet.errors import RequestError, SparseUNetError
 
 TIMEOUT = timedelta(minutes=10)
 """So long a process waits for the others, e.g. for a checkpoint to be written."""
-_CLAIM = "who_tells"
+_CLAIM, _ASKED = "who_tells", "how_many_asked"
+_LINGER_S = 5.0
+"""So long the first process keeps up where errors are agreed on, for others that have not asked."""
+
+T = TypeVar("T")
 
 
 class OtherProcessLostError(SparseUNetError):
@@ -59,7 +64,8 @@ class Processes:
         if batch_size < self.count:
             raise RequestError(
                 f"A batch of {batch_size} cannot be shared among {self.count} processes; start "
-                f"{batch_size} at most, or train with a --batch-size of {self.count} or more."
+                f"{batch_size} at most, or train with a batch of {self.count} or more.",
+                setting="batch_size",
             )
         edges = [batch_size * rank // self.count for rank in (self.rank, self.rank + 1)]
         return slice(*edges)
@@ -123,9 +129,10 @@ ALONE = Processes()
 
 @contextmanager
 def joined(processes: Processes) -> Iterator["Group"]:
-    """Meet the other processes, and leave them when the block ends.
+    """Meet the other processes, and leave them when the block ends, however it ends.
 
-    Sums of tensors on the CPU go through gloo, those on GPUs through nccl.
+    Sums of tensors on the CPU go through gloo, those on GPUs through nccl. No thread of gloo
+    outlives the block: one that still held a tensor when Python ended would abort the process.
 
     Raises:
         OtherProcessLostError: The others do not come.
@@ -136,20 +143,27 @@ def joined(processes: Processes) -> Iterator["Group"]:
     backend = "cpu:gloo"
     if torch.cuda.is_available() and distributed.is_nccl_available():
         backend = "cpu:gloo,cuda:nccl"
-    with _others_may_end():
-        url = f"tcp://{processes.address}?rank={processes.rank}&world_size={processes.count}"
-        store, _, _ = next(distributed.rendezvous(url, timeout=TIMEOUT))
-        distributed.init_process_group(
-            backend,
-            store=distributed.PrefixStore("group", store),
-            rank=processes.rank,
-            world_size=processes.count,
-            timeout=TIMEOUT,
+    url = f"tcp://{processes.address}?rank={processes.rank}&world_size={processes.count}"
+    store, _, _ = _with_others(lambda: next(distributed.rendezvous(url, timeout=TIMEOUT)))
+    group = Group(store=store, rank=processes.rank, count=processes.count)
+    try:
+        _with_others(
+            lambda: distributed.init_process_group(
+                backend,
+                store=distributed.PrefixStore("group", store),
+                rank=processes.rank,
+                world_size=processes.count,
+                timeout=TIMEOUT,
+            )
         )
         processes.wait()
-    # After an error the group is left as it is: nccl would wait for what will never come.
-    yield Group(store=store, rank=processes.rank)
-    distributed.destroy_process_group()
+        yield group
+    except BaseException as error:
+        _leave(is_error=True)
+        if isinstance(error, Exception | SystemExit):
+            group.let_others_ask()
+        raise
+    _leave(is_error=False)
 
 
 def may_fork() -> bool:
@@ -166,15 +180,28 @@ class Group:
 
     store: Any
     rank: int
+    count: int
 
     def tells(self) -> bool:
         """Whether this process is the first that asks, or the others cannot be reached."""
         mine = str(self.rank)
         try:
             first: bytes = self.store.compare_set(_CLAIM, "", mine)
+            self.store.add(_ASKED, 1)
         except RuntimeError:
             return True
         return first.decode() == mine
+
+    def let_others_ask(self) -> None:
+        """Wait until every process has asked who tells, if that is agreed on in this process.
+
+        At most five seconds, because some may have been killed.
+        """
+        end_s = time.monotonic() + _LINGER_S
+        while self.rank == 0 and time.monotonic() < end_s:
+            if self.store.add(_ASKED, 0) >= self.count:
+                return
+            time.sleep(0.02)
 
 
 def with_value(sums: Tensor, value: Tensor) -> Tensor:
@@ -211,8 +238,9 @@ def prepare_network(network: nn.Module, *, device: torch.device, num_parts: int)
     if num_parts > 1:
         raise RequestError(
             "This network has batch norm, whose result depends on the whole batch, so the batch "
-            "cannot be divided with --accumulate; leave it out and use a smaller --patch-size or "
-            "--base-features, or a network with instance norm."
+            "cannot be divided; leave it whole and use smaller patches, fewer base features, or a "
+            "network with instance norm.",
+            setting="accumulate",
         )
     if device.type != "cuda":
         raise RequestError(
@@ -224,19 +252,37 @@ def prepare_network(network: nn.Module, *, device: torch.device, num_parts: int)
 
 
 def _all_reduce(tensor: Tensor, operation: Any = distributed.ReduceOp.SUM) -> Tensor:
-    with _others_may_end():
-        distributed.all_reduce(tensor, operation)
+    _with_others(lambda: distributed.all_reduce(tensor, operation))
     return tensor
 
 
-@contextmanager
-def _others_may_end() -> Iterator[None]:
+def _with_others(action: Callable[[], T]) -> T:
+    """Do what fails if another process has ended.
+
+    The error of torch is not kept, not even as the context of ours: its frames hold the group, and
+    while something does, the threads of gloo go on.
+    """
     try:
-        yield
+        return action()
     except RuntimeError as error:
         reason = str(error).partition("\n")[0][:200]
-        raise OtherProcessLostError(
-            "Another process of this training has ended or does not answer, so this one ends, too. "
-            "The last checkpoint is kept: run the same command again to go on. If no process says "
-            f"why it ended, the system may have killed it for memory. ({reason})"
-        ) from None
+    raise OtherProcessLostError(
+        "Another process of this training has ended or does not answer, so this one ends, too. "
+        "The last checkpoint is kept: run the same command again to go on. If no process says "
+        f"why it ended, the system may have killed it for memory. ({reason})"
+    )
+
+
+def _leave(*, is_error: bool) -> None:
+    """End the threads of this process' group, if there is one.
+
+    They let go of a tensor only after they have told that its sum is there, and for that they need
+    Python, which must not have ended by then. After an error nccl is aborted: to end in order it
+    would wait for what will never come.
+    """
+    if not distributed.is_initialized():
+        return
+    if is_error and "nccl" in distributed.get_backend_config():
+        distributed.distributed_c10d._abort_process_group()
+    else:
+        distributed.destroy_process_group()

@@ -17,7 +17,6 @@ Rules (nnU-Net 2.8.1 for dense cases; Z25 §2.2 for annotated slices):
   class that few cases have still gets its share.
 """
 
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,16 +26,10 @@ import numpy as np
 
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
+from sparseunet.training.choices import CASE_WEIGHTINGS
 
 REST, BACKGROUND, UNANNOTATED = "rest", "background", "unannotated"
 """What patches may hold besides classes: anything, annotated background, an unannotated voxel."""
-
-CASE_WEIGHTINGS: dict[str, Callable[[int], float]] = {
-    "uniform": lambda num_slices: 1.0,  # noqa: ARG005 - the others look at it
-    "slices": float,
-    "sqrt_slices": math.sqrt,
-}
-"""Name to how often a case is drawn, given the number of its annotated slices."""
 
 _Voxel = tuple[int | None, int | None, int | None]
 """What a patch must hold on (z, y, x); None where any place will do."""

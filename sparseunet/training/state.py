@@ -130,7 +130,7 @@ def restore_checkpoint(state: TrainingState, path: Path) -> None:
         found=found,
         expected="the checkpoint this run wrote",
         fix="restore it from a copy, or remove it to train again from the first step"
-        + (f"; {best.name} beside it can still predict (--checkpoint best)" * best.is_file()),
+        + (f"; {best.name} beside it can still predict" * best.is_file()),
     )
 
 
@@ -151,6 +151,7 @@ def _require_finite(weights: dict[str, Tensor], step: int, path: Path) -> None:
     if wrong:
         raise SparseUNetError(
             f"After step {step} {len(wrong)} of {len(weights)} weight tensors are not finite "
-            f"({wrong[0]}, ...); {path.name} is left as it was. Train with --precision float32 or "
-            "a lower --learning-rate."
+            f"({wrong[0]}, ...); {path.name} is left as it was. Train in float32 or with a "
+            "lower learning rate.",
+            setting="precision",
         )

@@ -110,7 +110,8 @@ def _backward(
     if not math.isfinite(value) and not _may_overflow(state):
         raise SparseUNetError(
             f"The loss became {value} at step {state.step + 1}; the last checkpoint is kept. Train "
-            "with --precision float32 or a lower --learning-rate."
+            "in float32 or with a lower learning rate.",
+            setting="precision",
         )
     state.scaler.scale(loss).backward()
     return value, objective.counts(outputs, *part.known)

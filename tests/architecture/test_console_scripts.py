@@ -23,11 +23,14 @@ def test_a_script_names_a_function_that_exists(script: str) -> None:
     assert callable(getattr(import_module(module), function))
 
 
+@pytest.mark.parametrize(
+    "program", ["sparseunet_{}", "/usr/bin/sparseunet_{}", "bin/sparseunet_{}.exe"]
+)
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_script_runs_its_own_verb(
-    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_script_runs_the_verb_that_it_is_called(
+    verb: str, program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", [f"sparseunet_{verb}", "--help"])
+    monkeypatch.setattr("sys.argv", [program.format(verb), "--help"])
     module, _, function = SCRIPTS[f"sparseunet_{verb}"].partition(":")
     with pytest.raises(SystemExit) as stop:
         getattr(import_module(module), function)()

@@ -1,5 +1,6 @@
 """The documentation describes what exists: its links lead somewhere, its commands parse."""
 
+import json
 import re
 import shlex
 from argparse import ArgumentParser
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparseunet.cli.main import VERBS
+from sparseunet.cli.reference import options_table, with_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -42,14 +44,29 @@ def test_the_readme_shows_every_step_on_own_data() -> None:
     assert shown >= {"check", "plan_and_preprocess", "train", "predict", "evaluate"}
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_the_reference_lists_exactly_the_flags_of_a_verb(verb: str) -> None:
-    text = COMMANDS.read_text(encoding="utf-8")
-    found = re.search(rf"^## {verb}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
-    assert found, f"documentation/reference/commands.md has no section {verb}"
-    rows = [line.split("|")[1] for line in found[1].splitlines() if line.startswith("| `")]
-    listed = {word for row in rows for word in re.findall(r"`([^`]+)`", row)}
-    assert listed == names_of_arguments(verb)
+def test_the_reference_has_a_table_for_every_verb_in_its_section() -> None:
+    sections = re.split(r"^## ", COMMANDS.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    tables = {
+        section.split("\n")[0]: re.findall(r"<!-- options of (\w+) -->", section)
+        for section in sections
+    }
+    assert tables == {verb: [verb] for verb in VERBS}
+
+
+def test_the_reference_lists_the_options_as_they_are() -> None:
+    page = COMMANDS.read_text(encoding="utf-8")
+    assert page == with_tables(page), "run python -m sparseunet.cli.reference"
+
+
+def test_a_table_names_arguments_what_they_mean_and_what_they_are_by_default() -> None:
+    rows = [line.split(" | ") for line in options_table("predict").splitlines()]
+    found = {row[0].removeprefix("| "): row[1:] for row in rows}
+    assert found["`-o`, `--output`"][-1] == "required |"
+    assert found["`-step_size`, `--step-size`"][-1] == "`0.5` |"
+    assert found["`--uncertainty`"][-1] == "off |"
+    assert "only where that holds several models" in found["`-c`, `--configuration`"][0]
+    assert "`--workspace`" not in found
+    assert list(found)[2] == "`-i`, `--input`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -77,16 +94,22 @@ def parser_of(verb: str) -> ArgumentParser:
     return parser
 
 
-def names_of_arguments(verb: str) -> set[str]:
-    """Return all flags of a verb and, in capitals, the names of its positional arguments."""
-    names: set[str] = set()
-    for action in parser_of(verb)._actions:
-        shown = action.metavar if isinstance(action.metavar, str) else action.dest
-        names.update(action.option_strings or [shown.upper()])
-    return names - {"-h", "--help", "--workspace"}
-
-
 def anchors(page: Path) -> set[str]:
     """Return the anchors GitHub makes of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "notebook", sorted(ROOT.rglob("documentation/**/*.ipynb")), ids=lambda path: path.name
+)
+def test_a_notebook_was_run_from_top_to_bottom_without_an_error(notebook: Path) -> None:
+    cells = [
+        cell
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        if cell["cell_type"] == "code"
+    ]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert outputs
+    assert not any(output["output_type"] == "error" for output in outputs)

@@ -10,7 +10,15 @@ import pytest
 from sparseunet.cli.main import VERBS
 
 PACKAGE = Path(__file__).resolve().parents[2] / "sparseunet"
-NEEDS_TORCH = {"networks", "training", "prediction", "self_training", "benchmark", "pipeline"}
+NEEDS_TORCH = {
+    "networks",
+    "training",
+    "prediction",
+    "self_training",
+    "benchmark",
+    "pipeline",
+    "runs",
+}
 NEEDS_TORCH_WITHIN = "sparseunet.annotation.interpolation.propagation_"
 """Modules that are imported when labels are propagated by a network, and not before."""
 HEAVY = {"torch", "numpy", "scipy", "SimpleITK", "nibabel", "skimage", "sklearn", "blosc2"}
@@ -41,6 +49,11 @@ def test_modules_that_need_no_torch_import_none() -> None:
         f"import {name}\n" for name in names if not name.startswith(NEEDS_TORCH_WITHIN)
     )
     assert "torch" not in modules_after(statements)
+
+
+def test_finding_and_listing_runs_imports_no_torch() -> None:
+    names = ("find", "record", "run", "cross_validation", "choose", "list_folds")
+    assert "torch" not in modules_after("".join(f"import sparseunet.runs.{n}\n" for n in names))
 
 
 def test_averaging_what_models_said_imports_no_torch() -> None:

@@ -236,3 +236,15 @@ def _is_dangerous(call: ast.Call) -> bool:
     if called == "torch.load":
         return keywords.get("weights_only") is not True
     return called in {"eval", "exec", "os.system", "os.popen"}
+
+
+def test_only_the_command_line_speaks_of_flags() -> None:
+    """The library names settings (`setting=` of an error); `cli/main.py` turns them into flags."""
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in PACKAGE_MODULES
+        if "cli" not in path.relative_to(ROOT).parts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if re.search(r"(?<![\w-])--[a-z]", line)
+    ]
+    assert found == []

@@ -4,9 +4,9 @@ import pytest
 import torch
 from frozen_models import TITLES, frozen, write_model_folder
 
-from sparseunet.networks.exchange.nnunet_model import load_nnunet_model
 from sparseunet.networks.trained_model import load_network
 from sparseunet.networks.weights import weights_to_nnunet
+from sparseunet.runs.exchange.nnunet_model import load_nnunet_model
 
 
 @pytest.fixture(params=TITLES)

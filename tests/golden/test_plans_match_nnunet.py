@@ -11,13 +11,10 @@ import pytest
 
 from sparseunet.fingerprint.fingerprint import fingerprint_from_json
 from sparseunet.planning.make_plan import make_plan
-from sparseunet.planning.memory import (
-    PLANNERS,
-    count_feature_map_elements,
-    shrinking_candidates,
-)
+from sparseunet.planning.memory import count_feature_map_elements, shrinking_candidates
 from sparseunet.planning.nnunet_plans import plan_from_nnunet, plan_to_nnunet
 from sparseunet.planning.plan import NetworkPlan
+from sparseunet.planning.planners import PLANNERS
 from sparseunet.planning.spacing import coarser_grids
 
 CASES = (

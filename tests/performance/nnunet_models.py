@@ -55,8 +55,8 @@ def _frozen() -> Iterator[dict[str, Any]]:
     import torch
     from frozen_models import TITLES, frozen, write_model_folder
 
-    from sparseunet.networks.exchange.nnunet_model import load_nnunet_model
     from sparseunet.networks.trained_model import load_network
+    from sparseunet.runs.exchange.nnunet_model import load_nnunet_model
 
     for title in TITLES:
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
@@ -210,14 +210,14 @@ def _compare(
 
 def _probabilities(model: Path, scans: Path, case: str, *, mirror: bool) -> np.ndarray:
     from sparseunet.data.dataset import Case
-    from sparseunet.networks.exchange.find_models import open_models
-    from sparseunet.networks.exchange.load_model import load_model
     from sparseunet.prediction.options import PredictionOptions
     from sparseunet.prediction.probabilities import predict_probabilities
+    from sparseunet.runs.exchange.find_models import open_models
+    from sparseunet.runs.load import load_found_model
 
     options = PredictionOptions(device="cpu", precision="float32", mirror=mirror, num_workers=1)
     with open_models(model) as (found,):
-        loaded = load_model(found, found.default_folds)
+        loaded = load_found_model(found, found.default_folds)
         images = tuple(sorted(scans.glob(f"{case}_*")))
         scan = Case(name=case, images=images, label=None)
         return next(iter(predict_probabilities(loaded, [scan], options=options)))

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from phantoms import blobs, intensities
 
-from sparseunet.annotation.annotation_record import (
+from sparseunet.artifacts import read_json, write_json
+from sparseunet.cli.main import main
+from sparseunet.data.annotation import Source
+from sparseunet.data.annotation_record import (
     AnnotationRecord,
     AnnotationRecords,
     write_annotation_records,
 )
-from sparseunet.artifacts import read_json, write_json
-from sparseunet.cli.main import main
-from sparseunet.data.annotation import Source
 from sparseunet.data.dataset import Dataset
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_label_map, write_image, write_label_map

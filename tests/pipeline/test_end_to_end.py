@@ -164,7 +164,7 @@ def test_a_time_budget_chooses_network_and_iterations(workspace):
     [
         (["7", "3d_fullres", "all"], "No dataset '7'"),
         (["1", "3d_huge", "all"], "no configuration '3d_huge'"),
-        (["1", "3d_fullres", "9"], "No fold '9'"),
+        (["1", "3d_fullres", "9"], "No fold 9"),
         (["1", "3d_fullres", "all", "--iterations", "0"], "at least 1"),
         (["1", "3d_fullres", "all", "--batch-size", "0"], "at least 1"),
         (["1", "3d_fullres", "all", "-device", "tpu"], "'tpu'"),

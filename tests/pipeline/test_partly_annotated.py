@@ -6,13 +6,13 @@ import shutil
 import pytest
 from phantoms import blobs, intensities
 
-from sparseunet.annotation.annotation_record import (
+from sparseunet.artifacts import read_json, write_json
+from sparseunet.cli.main import main
+from sparseunet.data.annotation_record import (
     AnnotationRecord,
     AnnotationRecords,
     write_annotation_records,
 )
-from sparseunet.artifacts import read_json, write_json
-from sparseunet.cli.main import main
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import write_image, write_label_map
 from sparseunet.training.run_log import read_log

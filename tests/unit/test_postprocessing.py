@@ -8,12 +8,12 @@ import pytest
 from phantoms import box
 from skimage.measure import label as connected
 
-from sparseunet.annotation.annotation_record import (
+from sparseunet.cli.main import main
+from sparseunet.data.annotation_record import (
     AnnotationRecord,
     AnnotationRecords,
     write_annotation_records,
 )
-from sparseunet.cli.main import main
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_geometry, read_label_map, write_label_map
 from sparseunet.data.labels import LabelSchema

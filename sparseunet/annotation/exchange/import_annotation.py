@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from sparseunet.annotation.annotation_plan import AnnotationPlan
-from sparseunet.annotation.annotation_record import AnnotationRecords, write_annotation_records
 from sparseunet.annotation.exchange.collect import Request, check_progress
 from sparseunet.annotation.exchange.export import check_plan
 from sparseunet.annotation.exchange.export_record import ExportRecord, read_export_record
@@ -24,6 +23,7 @@ from sparseunet.annotation.new_dataset import (
     link_images,
 )
 from sparseunet.artifacts import hash_content, write_json
+from sparseunet.data.annotation_record import AnnotationRecords, write_annotation_records
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.grids import compare_grids
 from sparseunet.data.io import read_geometry, write_label_map

@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from sparseunet.annotation.annotation_record import AnnotatedView, AnnotationRecord
 from sparseunet.data.annotation import Annotation
+from sparseunet.data.annotation_record import AnnotatedView, AnnotationRecord
 
 OnConflict = Literal["refuse", "newest", "oldest"]
 

@@ -8,12 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sparseunet.annotation.annotation_record import (
-    AnnotationRecord,
-    AnnotationRecords,
-    read_annotation_records,
-    write_annotation_records,
-)
 from sparseunet.annotation.exchange.collect import CollectedCase, Request, collect_cases
 from sparseunet.annotation.exchange.export_record import ExportRecord
 from sparseunet.annotation.exchange.merge import (
@@ -35,6 +29,12 @@ from sparseunet.annotation.new_dataset import (
 )
 from sparseunet.artifacts import hash_content
 from sparseunet.data.annotation import Annotation
+from sparseunet.data.annotation_record import (
+    AnnotationRecord,
+    AnnotationRecords,
+    read_annotation_records,
+    write_annotation_records,
+)
 from sparseunet.data.dataset import Dataset
 from sparseunet.data.io import read_annotation, read_geometry, write_label_map
 from sparseunet.errors import DatasetError, Problem, Severity
@@ -304,7 +304,8 @@ def _conflict_problem(name: str, conflict: Conflict) -> Problem:
         found=f"{conflict.num_voxels} voxels labelled differently before, in slices "
         f"{AXIS_NAMES[conflict.axis]} {slices}",
         expected="the same labels, or a choice",
-        fix="say --on-conflict newest or oldest; both stay in annotation_rounds",
+        fix="say whether the newest or the oldest wins; both stay in annotation_rounds",
+        setting="on_conflict",
     )
 
 

@@ -27,6 +27,7 @@ from sparseunet.data.image import Image
 from sparseunet.data.io import read_image
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.provenance import read_case_annotation
+from sparseunet.data.rounding import divisors
 
 DOUBT = 1.5
 """A label is in doubt where its margin is less than so many distances to the nearer end."""
@@ -107,7 +108,12 @@ class _Scan:
         self.shape = self._labels_KYX.shape[1:]
         self._voxels_KCYX = np.moveaxis(image.voxels_CZYX, axis + 1, 0)
         spread = image.voxels_CZYX.std(axis=(1, 2, 3), dtype=np.float64)
-        self._spread_C = np.maximum(spread, np.finfo(np.float32).tiny)
+        self._spread_C = divisors(
+            spread,
+            largest=np.abs(image.voxels_CZYX).max(axis=(1, 2, 3)),
+            dtype=image.voxels_CZYX.dtype,
+            num_values=image.voxels_CZYX[0].size,
+        )
         self._seen: dict[int, list[np.ndarray]] = {}
 
     def doubtful(self, item: BlendedSlice) -> np.ndarray:

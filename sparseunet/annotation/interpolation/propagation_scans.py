@@ -19,6 +19,7 @@ from sparseunet.annotation.interpolation.propagation_training import (
 from sparseunet.artifacts import atomic_path, hash_content, hash_file
 from sparseunet.data.image import Image
 from sparseunet.data.io import read_geometry, read_image
+from sparseunet.data.rounding import range_divisor
 from sparseunet.errors import RequestError
 from sparseunet.networks.device import resolve_device
 from sparseunet.networks.propagation import (
@@ -53,7 +54,8 @@ def stack_of(image: Image, axis: int) -> np.ndarray:
     for voxels_ZYX in image.voxels_CZYX:
         sampled = voxels_ZYX.ravel()[:: 1 + voxels_ZYX.size // _MAX_SAMPLED_VOXELS]
         low, high = np.percentile(sampled, _PERCENTILES)
-        scaled_ZYX = (voxels_ZYX - np.float32(low)) / np.float32(max(high - low, 1e-6))
+        scale = range_divisor(low, high, dtype=voxels_ZYX.dtype)
+        scaled_ZYX = (voxels_ZYX - np.float32(low)) / np.float32(scale)
         channels.append(np.moveaxis(np.clip(scaled_ZYX, 0, 1), axis, 0))
     return np.stack(channels, axis=1)
 

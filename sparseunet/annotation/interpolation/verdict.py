@@ -21,7 +21,7 @@ _SIMILAR = 1.4
 """Gaps that differ by less are one row of the report."""
 _KIND = "interpolation_verdict"
 _VERSION = 1
-_MAKE_AGAIN = "Remove it; sparseunet interpolate --method auto makes it again."
+_MAKE_AGAIN = "Remove it; the method auto of sparseunet interpolate makes it again."
 SPARSE_DENSITY = 0.1
 """Share of annotated slices below which a 3D network may not learn from them alone (Z25 §4.1.2)."""
 _EXPONENT, _EXPONENT_WEIGHT = 1.0, 0.3

@@ -21,6 +21,7 @@ import numpy as np
 from sparseunet.annotation.selection.per_stack import choose_per_stack
 from sparseunet.annotation.selection.slices import ChosenSlice, SelectionRequest, SliceStack
 from sparseunet.annotation.selection.ssim import ssim_of_all_pairs
+from sparseunet.data.rounding import divisors, range_divisor
 
 NUM_CLUSTERS = 15
 """P23: better than 5 and 10."""
@@ -111,8 +112,15 @@ def draw_from_clusters(points_KD: np.ndarray, *, count: int, seed: int) -> list[
 def pixel_points(slices_KCYX: np.ndarray) -> np.ndarray:
     """Return points with the same distances as the flattened slices, (K, at most K)."""
     spread_C = slices_KCYX.std(axis=(0, 2, 3), dtype=np.float64)
-    scaled_KCYX = slices_KCYX - slices_KCYX.mean(axis=0)
-    scaled_KCYX /= np.where(spread_C > 0, spread_C, 1).astype(np.float32)[:, None, None]
+    mean_CYX = slices_KCYX.mean(axis=0, dtype=np.float64)  # of equal numbers it is that number
+    scaled_KCYX = slices_KCYX - mean_CYX.astype(slices_KCYX.dtype)
+    scale_C = divisors(
+        spread_C,
+        largest=np.abs(slices_KCYX).max(axis=(0, 2, 3)),
+        dtype=slices_KCYX.dtype,
+        num_values=slices_KCYX.size,
+    )
+    scaled_KCYX /= scale_C.astype(np.float32)[:, None, None]
     flat_KP = scaled_KCYX.reshape(len(scaled_KCYX), -1)
     values, vectors_KD = np.linalg.eigh((flat_KP @ flat_KP.T).astype(np.float64))
     kept = values > 1e-6 * max(values[-1], 0)  # below lies the noise of float32
@@ -126,7 +134,8 @@ def histogram_points(slices_KCYX: np.ndarray) -> np.ndarray:
     counts = []
     for channel_KYX in np.moveaxis(slices_KCYX, 1, 0):
         low, high = channel_KYX.min(), channel_KYX.max()
-        bins_KP = ((channel_KYX - low) * (NUM_BINS / max(high - low, 1e-30))).astype(np.int32)
+        scale = range_divisor(low, high, dtype=channel_KYX.dtype)
+        bins_KP = ((channel_KYX - low) * np.float32(NUM_BINS / scale)).astype(np.int32)
         bins_KP = np.minimum(bins_KP, NUM_BINS - 1).reshape(len(channel_KYX), -1)
         counts.append([np.bincount(bins_P, minlength=NUM_BINS) for bins_P in bins_KP])
     return np.concatenate(counts, axis=1).astype(np.float64)

@@ -11,14 +11,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sparseunet.data.rounding import divisors
+
 _NUM_AT_ONCE = 32
 """Candidates whose gain is computed in one matrix product; bounds memory to 32 numbers a slice."""
 
 
 def normalise_rows(features_ND: np.ndarray) -> np.ndarray:
-    """Return float32 rows of length 1, whose products are cosine similarities; zeros stay zeros."""
+    """Return float32 rows of length 1, whose products are cosine similarities.
+
+    Rows that are 0, or nothing beside the longest but its rounding, become 0: they have no
+    direction.
+    """
     length_N = np.linalg.norm(features_ND, axis=1, keepdims=True)
-    return (features_ND / np.where(length_N > 0, length_N, 1)).astype(np.float32)
+    scale_N = divisors(length_N, largest=length_N.max(initial=0), dtype=features_ND.dtype)
+    return (features_ND / scale_N.astype(length_N.dtype)).astype(np.float32)
 
 
 def greedy_coverage(

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sparseunet.data.rounding import divisors
+
 _SAMPLE = 200_000
 _LOWEST, _HIGHEST = 0.5, 99.5
 _SIDE, _NUM_BINS = 16, 32
@@ -24,7 +26,10 @@ def small_pictures(slices_KCYX: np.ndarray, *, side: int) -> np.ndarray:
     small = rows @ small @ columns.T
     mean_C = small.mean(axis=(0, 2, 3), dtype=np.float64, keepdims=True)
     deviation_C = small.std(axis=(0, 2, 3), dtype=np.float64, keepdims=True)
-    return ((small - mean_C) / np.where(deviation_C > 0, deviation_C, 1)).astype(np.float32)
+    largest_C = np.maximum(np.abs(low_C), np.abs(high_C))[:, None, None]
+    # Percentiles, weights and result are float32, whatever the scan is.
+    scale_C = divisors(deviation_C, largest=largest_C, dtype=np.float32, num_values=small.size)
+    return ((small - mean_C) / scale_C).astype(np.float32)
 
 
 def intensity_features(slices_KCYX: np.ndarray) -> np.ndarray:
@@ -37,7 +42,9 @@ def intensity_features(slices_KCYX: np.ndarray) -> np.ndarray:
     """
     picture = small_pictures(slices_KCYX, side=_SIDE).reshape(len(slices_KCYX), -1)
     low_C, high_C = _range(slices_KCYX)
-    scaled = (slices_KCYX - low_C[:, None, None]) / np.maximum(high_C - low_C, 1e-30)[:, None, None]
+    largest_C = np.maximum(np.abs(low_C), np.abs(high_C))
+    range_C = divisors(high_C - low_C, largest=largest_C, dtype=np.float32)
+    scaled = (slices_KCYX - low_C[:, None, None]) / range_C.astype(np.float32)[:, None, None]
     bins = np.clip(scaled * _NUM_BINS, 0, _NUM_BINS - 1).astype(np.intp)
     bins = bins.reshape(-1, bins.shape[2] * bins.shape[3])
     shares = np.stack([np.bincount(row, minlength=_NUM_BINS) for row in bins]) / bins.shape[1]
@@ -46,9 +53,14 @@ def intensity_features(slices_KCYX: np.ndarray) -> np.ndarray:
 
 
 def _unit_variance(features_KD: np.ndarray) -> np.ndarray:
-    centred = features_KD - features_KD.mean(axis=0)
-    total = float(np.sqrt((centred.astype(np.float64) ** 2).sum(axis=1).mean()))
-    return (centred / (total if total > 0 else 1)).astype(np.float32)
+    mean_D = features_KD.mean(axis=0, dtype=np.float64)
+    centred = features_KD - mean_D.astype(features_KD.dtype)
+    total, largest = (
+        np.sqrt((each.astype(np.float64) ** 2).sum(axis=1).mean())
+        for each in (centred, features_KD)
+    )
+    scale = divisors(total, largest=largest, dtype=features_KD.dtype, num_values=len(features_KD))
+    return (centred / scale).astype(np.float32)
 
 
 def _range(slices_KCYX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

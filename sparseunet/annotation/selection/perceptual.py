@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparseunet.data.rounding import range_divisor
 from sparseunet.errors import RequestError
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def _images(slices_KYX: np.ndarray) -> "torch.Tensor":
     import torch
 
     low, high = float(slices_KYX.min()), float(slices_KYX.max())
-    images_K1YX = torch.from_numpy((slices_KYX - low) / max(high - low, 1e-30))[:, None]
+    scale = range_divisor(low, high, dtype=slices_KYX.dtype)
+    images_K1YX = torch.from_numpy((slices_KYX - low) / scale)[:, None]
     height, width = slices_KYX.shape[1:]
     factor = min(1.0, _LARGEST / max(height, width))
     factor = max(factor, _SMALLEST / min(height, width))

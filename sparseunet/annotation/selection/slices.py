@@ -66,6 +66,8 @@ class ChosenSlice:
     """Position along the stack's axis, as in the file."""
     reason: str
     """Why, in a few words for a person, e.g. `covers 12 % more of the slices of all scans`."""
+    for_comparison: bool = False
+    """Whether chance chose it, so that what other slices teach can be compared with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparseunet.data.rounding import range_divisor
+
 _WINDOW = 7
 _C1, _C2 = 0.01**2, 0.03**2
 """For intensities in [0, 1], as in Wang et al. 2004."""
@@ -86,7 +88,8 @@ def _ssim_of_channel(slices_KYX: np.ndarray, window: int) -> np.ndarray:
 def _measure(slices_KYX: np.ndarray, window: int, room: "_Room") -> _Statistics:
     num, height, width = slices_KYX.shape
     low, high = float(slices_KYX.min()), float(slices_KYX.max())
-    shifted_KP = ((slices_KYX - low) / max(high - low, 1e-30)).reshape(num, -1)
+    scale = range_divisor(low, high, dtype=slices_KYX.dtype)
+    shifted_KP = ((slices_KYX - low) / scale).reshape(num, -1)
     level = np.float32(shifted_KP.mean(dtype=np.float64))
     shifted_KP -= level
     length = height * width - (window - 1) * (width + 1)

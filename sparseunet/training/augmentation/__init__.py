@@ -12,16 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparseunet.named_functions import load_function
-
-_CHAINS = "sparseunet.training.augmentation.chains"
-AUGMENTATIONS = {
-    "nnunet": f"{_CHAINS}:nnunet_augmentation",
-    "light": f"{_CHAINS}:light_augmentation",
-    "z25": f"{_CHAINS}:z25_augmentation",
-    "z20": f"{_CHAINS}:z20_augmentation",
-    "none": f"{_CHAINS}:no_augmentation",
-}
-"""Name on the command line to the function that makes the chain; imported when it is used."""
+from sparseunet.training.choices import AUGMENTATIONS, Named
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -61,7 +52,7 @@ MakeAugmentation = Callable[[Sequence[int], Sequence[int]], Augmentation]
 """(patch size, axes that may be mirrored) to the chain for such patches."""
 
 
-def load_augmentation(name: str) -> MakeAugmentation:
+def load_augmentation(name: Named) -> MakeAugmentation:
     """Return what makes the chain of that name, or the function at `package.module:function`.
 
     Raises:

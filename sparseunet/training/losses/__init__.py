@@ -3,25 +3,13 @@
 from typing import TYPE_CHECKING
 
 from sparseunet.named_functions import load_function
+from sparseunet.training.choices import LOSSES, Named
 
 if TYPE_CHECKING:
     from sparseunet.training.losses.comparison import Loss
 
-_HERE = "sparseunet.training.losses.named"
-LOSSES = {
-    "dice_ce": f"{_HERE}:dice_cross_entropy",
-    "ce": f"{_HERE}:cross_entropy",
-    "dice": f"{_HERE}:dice",
-    "focal": f"{_HERE}:focal",
-    "dice_focal": f"{_HERE}:dice_focal",
-    "topk": f"{_HERE}:top_k",
-    "dice_topk": f"{_HERE}:dice_top_k",
-}
-"""Name on the command line to loss; imported when it is used, so that asking for help needs no
-torch."""
 
-
-def load_loss(name: str) -> "Loss":
+def load_loss(name: Named) -> "Loss":
     """Return the loss of that name, or the function at `package.module:function`.
 
     Raises:

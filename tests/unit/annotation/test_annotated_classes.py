@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sparseunet.annotation.annotated_classes import read_annotated_classes
-from sparseunet.annotation.annotation_record import (
+from sparseunet.annotation.exchange.merge import merge_records
+from sparseunet.data.annotated_classes import read_annotated_classes
+from sparseunet.data.annotation import Annotation
+from sparseunet.data.annotation_record import (
     AnnotationRecord,
     AnnotationRecords,
     write_annotation_records,
 )
-from sparseunet.annotation.exchange.merge import merge_records
-from sparseunet.data.annotation import Annotation
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import DatasetError, RequestError

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseunet.annotation.annotation_record import (
+from sparseunet.annotation.selection.fixed import fixed_interval_slices
+from sparseunet.data.annotation_record import (
     AnnotatedView,
     AnnotationRecord,
     AnnotationRecords,
     read_annotation_records,
     write_annotation_records,
 )
-from sparseunet.annotation.selection.fixed import fixed_interval_slices
 from sparseunet.errors import RequestError
 
 RECORD = AnnotationRecord(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseunet.annotation.annotation_record import AnnotatedView, AnnotationRecord
 from sparseunet.annotation.budget import parse_budget
 from sparseunet.annotation.cost import ASSUMED_COST, CostModel, fit_cost
+from sparseunet.data.annotation_record import AnnotatedView, AnnotationRecord
 from sparseunet.errors import RequestError
 
 

@@ -13,13 +13,13 @@ from drawing_tools import DRAW, ENDING, draw_with_nibabel, make_plan, only_slice
 from phantoms import blobs, box, intensities
 
 from sparseunet.annotation.annotation_plan import AnnotationPlan, write_annotation_plan
-from sparseunet.annotation.annotation_record import read_annotation_records
 from sparseunet.annotation.exchange import TOOL_NAMES
 from sparseunet.annotation.exchange.export import export_annotation
 from sparseunet.annotation.exchange.import_annotation import import_annotation
 from sparseunet.annotation.exchange.tools import TOOLS
 from sparseunet.annotation.simulate import simulate_annotation
 from sparseunet.cli.main import main
+from sparseunet.data.annotation_record import read_annotation_records
 from sparseunet.data.check import check_dataset
 from sparseunet.data.dataset import Dataset
 from sparseunet.data.geometry import Geometry

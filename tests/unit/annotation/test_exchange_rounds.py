@@ -9,11 +9,11 @@ from drawn_scans import DENSE, GEOMETRY, PLAN, SHAPE, draw, drawn_only, labels_i
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseunet.annotation.annotation_record import read_annotation_records
 from sparseunet.annotation.exchange.export import export_annotation
 from sparseunet.annotation.exchange.import_annotation import import_annotation
 from sparseunet.annotation.exchange.merge import merge_annotations
 from sparseunet.data.annotation import Annotation
+from sparseunet.data.annotation_record import read_annotation_records
 from sparseunet.data.io import read_label_map, write_label_map
 from sparseunet.errors import DatasetError
 

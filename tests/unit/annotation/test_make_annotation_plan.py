@@ -229,7 +229,7 @@ def test_everything_that_is_wrong_is_said_at_once(scans):
         axis=3,
         options=SpendingOptions(num_volumes=9, volume_choice="nicest", dimensions=4),
     )
-    for part in ("0slices", "best", "--axis", "9 of 8 scans", "nicest", "--dimensions"):
+    for part in ("0slices", "best", "(axis)", "9 of 8 scans", "nicest", "(dimensions)"):
         assert part in message
     assert len(message.splitlines()) == 6
 
@@ -240,7 +240,7 @@ def test_everything_that_is_wrong_is_said_at_once(scans):
         ("105slices", "of the about 104"),
         ("1min", "not one slice"),
         ("15slices per case", "of the about 104"),
-        ("12slices per case", r"scan_0 \(--budget\): found 12 slices of 10"),
+        ("12slices per case", r"scan_0 \(budget\): found 12 slices of 10"),
     ],
 )
 def test_a_budget_that_does_not_fit_the_scans_is_refused(scans, budget, message):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from sparseunet.annotation.annotation_record import AnnotationRecord
 from sparseunet.annotation.budget import parse_budget
 from sparseunet.annotation.cost import ASSUMED_COST
 from sparseunet.annotation.next_round import (
@@ -15,6 +14,7 @@ from sparseunet.annotation.next_round import (
     rank_by_uncertainty,
 )
 from sparseunet.annotation.selection.slices import SliceStack
+from sparseunet.data.annotation_record import AnnotationRecord
 from sparseunet.data.dataset import Case
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import write_label_map

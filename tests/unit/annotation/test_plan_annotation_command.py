@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from sparseunet.annotation.annotation_plan import read_annotation_plan
-from sparseunet.annotation.annotation_record import (
+from sparseunet.cli.main import main
+from sparseunet.data.annotation_record import (
     AnnotationRecord,
     AnnotationRecords,
     write_annotation_records,
 )
-from sparseunet.cli.main import main
 from sparseunet.data.synthetic import make_dataset
 
 

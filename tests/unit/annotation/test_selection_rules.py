@@ -8,13 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparseunet.annotation.selection.clusters import histogram_points, pixel_points
 from sparseunet.annotation.selection.coreset import k_centre_greedy
+from sparseunet.annotation.selection.coverage import normalise_rows
 from sparseunet.annotation.selection.features import intensity_features, small_pictures
 from sparseunet.annotation.selection.foreground import (
     select_foreground_aware,
     select_positive_weighted,
 )
 from sparseunet.annotation.selection.slices import SelectionRequest, Selector, SliceStack
+from sparseunet.annotation.selection.ssim import ssim_of_all_pairs
 from sparseunet.annotation.selection.uniform import select_random
 from sparseunet.data.dataset import Case
 from sparseunet.data.geometry import Geometry
@@ -23,6 +26,8 @@ from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
 
 NUM = 60
+AWKWARD = [0.1, 1 / 3, 0.7, 1e7 + 0.1, -123.456, 1e-6]
+"""Values whose mean over many voxels rounds to another number."""
 LABELS = LabelSchema(classes={"background": 0, "organ": 1, "tumour": 2}, regions={}, ignore=3)
 
 
@@ -148,7 +153,40 @@ def test_small_pictures_keep_the_mean_of_areas_and_forget_scale_and_level() -> N
     np.testing.assert_allclose(enlarged[:, :, ::2, ::2], enlarged[:, :, 1::2, 1::2], atol=1e-5)
 
 
-def test_features_of_a_scan_without_contrast_are_zero() -> None:
-    features = intensity_features(np.full((3, 1, 9, 9), 7, np.float32))
-    assert features.shape == (3, 288)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", AWKWARD)
+@pytest.mark.parametrize("shape", [(3, 9, 9), (7, 33, 50), (40, 100, 17)])
+def test_features_of_a_scan_without_contrast_are_zero(
+    shape: tuple[int, int, int], value: float, dtype: type
+) -> None:
+    slices = np.full(shape, value, dtype)[:, None]
+    features = intensity_features(slices)
+    assert features.shape == (shape[0], 288)
     assert not features.any()
+    assert not small_pictures(slices, side=7).any()
+    assert not pixel_points(slices).any()
+    np.testing.assert_allclose(ssim_of_all_pairs(slices), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", AWKWARD)
+def test_a_scan_whose_voxels_differ_in_the_last_digit_has_no_contrast(value: float) -> None:
+    slices = np.full((5, 1, 20, 20), value, np.float32)
+    other = np.nextafter(slices, np.float32(np.inf))
+    slices = np.where(np.random.default_rng(0).random(slices.shape) < 0.5, slices, other)
+    assert not intensity_features(slices).any()
+    assert not pixel_points(slices).any()
+    np.testing.assert_allclose(ssim_of_all_pairs(slices), 1, atol=1e-5)
+    assert (histogram_points(slices)[:, 0] == 400).all()
+
+
+@pytest.mark.parametrize("num_slices", [3, 10, 700])
+def test_equal_slices_have_no_features_that_tell_them_apart(num_slices: int) -> None:
+    one = np.random.default_rng(0).normal(1000, 300, (1, 1, 24, 24)).astype(np.float32)
+    slices = np.repeat(one, num_slices, axis=0)
+    assert not intensity_features(slices).any()
+    assert not pixel_points(slices[:50]).any()
+
+
+def test_a_row_of_rounding_has_no_direction() -> None:
+    rows = np.array([[3, 4], [3e-8, -1e-8], [0, 0]], np.float32)
+    np.testing.assert_allclose(normalise_rows(rows), [[0.6, 0.8], [0, 0], [0, 0]], atol=1e-7)

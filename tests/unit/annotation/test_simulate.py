@@ -7,15 +7,15 @@ import SimpleITK
 from phantoms import blobs, box, intensities
 
 from sparseunet.annotation.allocation import count_for_density
-from sparseunet.annotation.annotation_record import (
+from sparseunet.annotation.simulate import hide_slices, simulate_annotation
+from sparseunet.cli.main import main
+from sparseunet.data.annotation import Annotation
+from sparseunet.data.annotation_record import (
     AnnotationRecord,
     AnnotationRecords,
     read_annotation_records,
     write_annotation_records,
 )
-from sparseunet.annotation.simulate import hide_slices, simulate_annotation
-from sparseunet.cli.main import main
-from sparseunet.data.annotation import Annotation
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_label_map, write_image, write_label_map
 from sparseunet.data.load import load_dataset

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from phantoms import blobs, intensities, sphere
 
 from sparseunet.annotation.annotation_plan import write_annotation_plan
-from sparseunet.annotation.annotation_record import read_annotation_records
 from sparseunet.annotation.make_annotation_plan import make_annotation_plan
 from sparseunet.annotation.planning_request import SpendingOptions
 from sparseunet.annotation.simulate import plan_for_density, simulate_annotation, simulate_plan
@@ -21,6 +20,7 @@ from sparseunet.annotation.strokes import (
     simulate_scribbles,
 )
 from sparseunet.cli.main import main
+from sparseunet.data.annotation_record import read_annotation_records
 from sparseunet.data.dataset import Dataset
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_label_map, write_image, write_label_map

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from sparseunet.cli.environment import available_cpus, cpus_of_cgroups
+from sparseunet.cli.environment import available_cpus
+from sparseunet.machine import cpus_of_cgroups
 
 IN_A_CONTAINER = "0::/\n"
 IN_A_JOB = "0::/system.slice/job_7/task_0\n"

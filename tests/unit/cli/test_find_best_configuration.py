@@ -9,13 +9,13 @@ from importlib import import_module
 import numpy as np
 import pytest
 from phantoms import box
-from tiny_training import make_configuration, make_plan, make_recipe
+from tiny_training import write_tiny_record
 
 from sparseunet.artifacts import hash_file, read_json
 from sparseunet.cli.main import VERBS, main
+from sparseunet.data.dataset import Split
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_label_map, write_label_map
-from sparseunet.training.record import run_identity, write_run
 from sparseunet.workspace import Workspace, fold_folder
 
 NAME = "Dataset001_Tiny"
@@ -57,20 +57,11 @@ def validate(workspace):
     def write(configuration, name, fold, labels_ZYX, *, sure=None, at_s=1000, split=None):
         folder = fold_folder(workspace.run_folder(NAME, configuration, name), fold)
         cases = SPLITS[fold] if split is None else split
-        recipe = make_recipe()
-        write_run(
+        write_tiny_record(
             folder,
-            plan=make_plan(),
-            configuration=make_configuration(),
-            recipe=recipe,
-            run_id=name,
-            identity=run_identity(
-                recipe, make_configuration(), data_hash="d", time_budget_min=None
-            ),
             dataset_name=NAME,
             fold=fold,
-            cases=cases,
-            precision="float32",
+            split=Split(train=tuple(cases["train"]), val=tuple(cases["val"])),
             dataset_json=DATASET_JSON,
         )
         checkpoint = folder / "checkpoint_final.pt"

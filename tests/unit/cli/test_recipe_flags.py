@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from sparseunet.cli.recipe import add_recipe_arguments, recipe_from_arguments
+from sparseunet.cli.recipe import add_recipe_arguments, given_recipe
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
 from sparseunet.preprocessing.case import Restoration
+from sparseunet.runs.settings import settle_recipe
 
 SHAPE = (8, 9, 10)
 SCAN = Restoration(
@@ -25,13 +26,18 @@ SIDES = LabelSchema(classes={"background": 0, "left eye": 1, "right eye": 2}, re
 def _recipe(*flags, dimensions=3):
     parser = argparse.ArgumentParser()
     add_recipe_arguments(parser)
-    return recipe_from_arguments(
-        parser.parse_args(flags),
+    recipe, notice = settle_recipe(
+        given_recipe(parser.parse_args(flags)),
         SimpleNamespace(dimensions=dimensions),
+        preset="nnunet",
         planned_iterations=None,
+        time_chooses_length=False,
         labels=SIDES,
         scans=[SCAN],
     )
+    if notice is not None:
+        print(notice)
+    return recipe
 
 
 def test_labels_in_pairs_switch_off_one_axis_and_one_line_says_so(capsys):

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from tiny_training import make_configuration, make_plan, make_recipe
+from tiny_training import make_configuration, make_recipe, write_tiny_record
 
 from sparseunet.cli.main import main
-from sparseunet.cli.runs import resolve_weights
 from sparseunet.errors import RequestError
-from sparseunet.training.record import run_identity, write_run
+from sparseunet.runs.find import resolve_weights
+from sparseunet.runs.record import run_identity
 from sparseunet.workspace import Workspace, fold_folder
 
 
@@ -21,19 +21,7 @@ def record(tmp_path):
         run = Workspace.at(tmp_path).run_folder("Dataset001_Tiny", "3d", name)
         folder = fold_folder(run, fold)
         identity = run_identity(recipe, configuration, data_hash=data, time_budget_min=None)
-        write_run(
-            folder,
-            plan=make_plan(),
-            configuration=configuration,
-            recipe=recipe,
-            run_id=name,
-            identity=identity,
-            dataset_name="Dataset001_Tiny",
-            fold=fold,
-            cases={"train": ["a"], "val": ["b"]},
-            precision="float32",
-            dataset_json={"labels": {"background": 0, "box": 1}},
-        )
+        write_tiny_record(folder, recipe=recipe, identity=identity, fold=fold)
         lines = [{"epoch": 1, "step": step, "duration_s": 61.0}]
         lines += [{"finished": True, "step": step, "duration_s": 61.0}] * finished
         (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -354,7 +354,7 @@ def test_the_command_scores_given_values_without_any_description(tmp_path, capsy
     words = ["evaluate", str(references), str(predictions)]
 
     assert main(words) == 2
-    assert "--labels" in capsys.readouterr().err
+    assert "the label values" in capsys.readouterr().err
     assert main([*words, "--labels", "0", "1"]) == 2
     assert main([*words, "--labels", "2", "-o", str(tmp_path / "two.json"), "-np", "1"]) == 0
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from phantoms import blobs
 
-from sparseunet.annotation.annotation_record import (
+from sparseunet.cli.main import main
+from sparseunet.data.annotation import Source
+from sparseunet.data.annotation_record import (
     AnnotationRecord,
     AnnotationRecords,
     write_annotation_records,
 )
-from sparseunet.cli.main import main
-from sparseunet.data.annotation import Source
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import write_label_map
 from sparseunet.data.labels import LabelSchema
@@ -78,7 +78,8 @@ def test_the_mean_of_a_class_is_that_of_the_cases_in_which_it_was_looked_for(fol
 
 
 def test_scoring_a_class_that_nobody_looked_for_would_have_been_wrong(folders):
-    assert score(folders).mean("lesion", "Dice") < score(folders, cases=["b", "c"]).mean(
+    every_class = score(folders, annotation=ReferenceAnnotation())
+    assert every_class.mean("lesion", "Dice") < score(folders, cases=["b", "c"]).mean(
         "lesion", "Dice"
     )
 
@@ -147,7 +148,7 @@ def test_a_picture_shows_no_error_in_a_class_that_is_not_annotated(folders):
     worst = find_worst_slice(case, labels=LABELS)
     across = np.flatnonzero((reference_ZYX == 1).any(axis=tuple({0, 1, 2} - {worst.axis})))
     assert worst.index in across
-    (case,) = score(folders, cases=["a"]).cases
+    (case,) = score(folders, cases=["a"], annotation=ReferenceAnnotation()).cases
     assert find_worst_slice(case, labels=LABELS).num_wrong > worst.num_wrong
 
 

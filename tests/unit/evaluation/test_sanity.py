@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from phantoms import box, sphere
 
-from sparseunet.annotation.annotation_record import (
+from sparseunet.cli.main import main
+from sparseunet.data.annotation_record import (
     AnnotationRecord,
     AnnotationRecords,
     write_annotation_records,
 )
-from sparseunet.cli.main import main
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import write_image, write_label_map
 from sparseunet.data.labels import LabelSchema
@@ -223,7 +223,7 @@ def test_the_command_writes_the_ranked_list(tmp_path, capsys):
     words = ["inspect_predictions", "-i", str(images), "-p", str(predictions)]
 
     assert main(words) == 2
-    assert "--labels" in capsys.readouterr().err
+    assert "the label values" in capsys.readouterr().err
     assert main([*words, "-l", "1", "--annotation", str(tmp_path / "annotation.json")]) == 0
 
     content = json.loads((predictions / "inspection.json").read_text())

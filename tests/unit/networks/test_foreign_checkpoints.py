@@ -16,10 +16,10 @@ from sparseunet.artifacts import read_json, write_json
 from sparseunet.errors import RequestError, UnreadableFileError
 from sparseunet.networks.build import build_network
 from sparseunet.networks.checkpoint import read_checkpoint
-from sparseunet.networks.exchange.nnunet_model import load_nnunet_model
 from sparseunet.networks.trained_model import load_network
 from sparseunet.networks.weights import nnunet_names, weights_to_nnunet
 from sparseunet.planning.nnunet_plans import plan_from_nnunet
+from sparseunet.runs.exchange.nnunet_model import load_nnunet_model
 
 
 class Opens:

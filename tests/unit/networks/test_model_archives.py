@@ -10,9 +10,9 @@ from frozen_models import DATASET, write_model_folder
 
 from sparseunet.artifacts import read_json, write_json
 from sparseunet.errors import RequestError, UnreadableFileError
-from sparseunet.networks.exchange.archive import unpack
-from sparseunet.networks.exchange.find_models import choose_model, open_models
-from sparseunet.networks.exchange.load_model import load_model, load_previous_stage
+from sparseunet.runs.exchange.archive import unpack
+from sparseunet.runs.exchange.find_models import choose_model, open_models
+from sparseunet.runs.load import load_found_model, load_previous_stage
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_an_archive_of_nnunet_gives_its_models_by_configuration(results, tmp_pat
             choose_model(models, "2d")
         found = choose_model(models, "3d_fullres")
         assert found.folds == found.default_folds == (0, 1)
-        assert len(load_model(found, found.folds).checkpoints) == 2
+        assert len(load_found_model(found, found.folds).checkpoints) == 2
         folder = found.folder
     assert not folder.exists()
 
@@ -63,14 +63,14 @@ def test_the_best_checkpoint_is_taken_where_there_is_no_final_one(results):
     final.rename(final.with_name("checkpoint_best.pth"))
     with open_models(folder) as models:
         (found,) = models
-        names = [path.name for path in load_model(found, (0, 1)).checkpoints]
+        names = [path.name for path in load_found_model(found, (0, 1)).checkpoints]
     assert names == ["checkpoint_final.pth", "checkpoint_best.pth"]
 
 
 def test_the_first_stage_lies_beside_the_second_or_is_missed(results):
     with open_models(results / DATASET) as models:
-        second = load_model(choose_model(models, "3d_cascade_fullres"), [0])
-        with pytest.raises(RequestError, match="--previous-stage-predictions"):
+        second = load_found_model(choose_model(models, "3d_cascade_fullres"), [0])
+        with pytest.raises(RequestError, match="give the folder of its segmentations"):
             load_previous_stage(second, [0])
         plain = choose_model(models, "3d_fullres").folder
         plain.rename(plain.with_name("nnUNetTrainer__nnUNetPlans__3d_lowres"))
@@ -80,7 +80,7 @@ def test_the_first_stage_lies_beside_the_second_or_is_missed(results):
 @pytest.mark.parametrize("folds", [(5,), ("all",)])
 def test_folds_that_are_not_there_are_refused(results, folds):
     with open_models(results / DATASET) as models, pytest.raises(RequestError, match="-f"):
-        load_model(choose_model(models, "3d_fullres"), folds)
+        load_found_model(choose_model(models, "3d_fullres"), folds)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_what_is_not_wanted_may_compress_as_it_likes_and_is_not_unpacked(tmp_pat
 
 @pytest.mark.parametrize("limit", ["MAX_UNPACKED_BYTES", "MAX_ENTRIES"])
 def test_more_than_the_limits_is_refused(results, tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(f"sparseunet.networks.exchange.archive.{limit}", 3)
+    monkeypatch.setattr(f"sparseunet.runs.exchange.archive.{limit}", 3)
     path = _zip(results, tmp_path / "all.zip")
     with pytest.raises(UnreadableFileError, match="at most"), open_models(path):
         pass
@@ -216,7 +216,7 @@ def test_a_configuration_may_inherit_from_one_that_we_cannot_use(results):
     }
     write_json(folder / "plans.json", plans)
     with open_models(folder) as models:
-        assert load_model(models[0], [0]).configuration.name == "3d_fullres"
+        assert load_found_model(models[0], [0]).configuration.name == "3d_fullres"
 
 
 @pytest.mark.parametrize("name", ["plans.json", "dataset.json"])
@@ -241,5 +241,5 @@ def test_what_is_wrong_inside_an_archive_is_told_of_the_archive(results, tmp_pat
     inside = f"{DATASET}/{folder.name}/fold_0/checkpoint_final.pth"
     path = _zip(results, tmp_path / "all.zip")
     with pytest.raises(RequestError) as caught, open_models(path) as models:
-        load_model(choose_model(models, "3d_fullres"), [0])
+        load_found_model(choose_model(models, "3d_fullres"), [0])
     assert f"{path}/{inside}" in str(caught.value)

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from optional_packages import skip_without_packages_of
+from tiny_training import write_tiny_record
 
 from sparseunet.artifacts import read_json, write_json
 from sparseunet.data.labels import LabelSchema
@@ -14,7 +15,7 @@ from sparseunet.errors import RequestError
 from sparseunet.fingerprint.fingerprint import IntensityProperties
 from sparseunet.networks.blocks import ConvNorm
 from sparseunet.networks.build import ARCHITECTURES, build_network
-from sparseunet.networks.trained_model import load_network, load_trained_model
+from sparseunet.networks.trained_model import load_network
 from sparseunet.planning.architectures import KNOWN, PACKAGES, require_extra
 from sparseunet.planning.nnunet_plans import plan_from_nnunet, plan_to_nnunet
 from sparseunet.planning.overrides import (
@@ -27,9 +28,9 @@ from sparseunet.planning.overrides import (
     with_planned_patch,
 )
 from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
+from sparseunet.runs.load import load_trained_model
 from sparseunet.training.objective import Objective
 from sparseunet.training.recipe import Recipe
-from sparseunet.training.record import write_run
 from sparseunet.workspace import CHECKPOINT_FINAL
 
 SMALL = {"segresnet": 8, "unetr": 2, "attention_unet": 4, "densevoxnet": 4, "inception_unet": 4}
@@ -121,12 +122,12 @@ def test_a_recorded_network_is_loaded_with_the_same_logits(tmp_path, name, dimen
     configuration = _small(name, dimensions)
     network = _build(configuration).eval()
     folder = tmp_path / "run-1" / "fold_all"
-    write_run(
+    write_tiny_record(
         folder,
+        fold="all",
         plan=_plan(configuration),
         configuration=configuration,
         recipe=Recipe(mirror_axes=(0,)),
-        run_id="run-1",
         dataset_json={
             "channel_names": {"0": "T1", "1": "T2"},
             "labels": LABELS.classes,
@@ -207,7 +208,7 @@ def test_an_unknown_network_is_refused_with_those_there_are():
 
 
 def test_widths_that_a_network_cannot_have_are_refused():
-    with pytest.raises(RequestError, match=r"manet are fixed; leave --base-features out"):
+    with pytest.raises(RequestError, match=r"manet are fixed; leave the base features out"):
         with_base_features(with_architecture(_planned(2), "manet"), 8)
     with pytest.raises(RequestError, match=r"multiple of 4"):
         with_base_features(with_architecture(_planned(2), "inception_unet"), 6)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparseunet.planning.memory import PLANNERS, choose_batch_size, shrinking_candidates
+from sparseunet.planning.memory import choose_batch_size, shrinking_candidates
+from sparseunet.planning.planners import PLANNERS
 from sparseunet.planning.spacing import (
     choose_spacing,
     choose_transpose,

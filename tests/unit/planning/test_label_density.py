@@ -18,7 +18,8 @@ from sparseunet.planning.label_density import (
     summarise_label_density,
 )
 from sparseunet.planning.make_plan import make_plan
-from sparseunet.planning.memory import PLANNERS, count_feature_map_elements
+from sparseunet.planning.memory import count_feature_map_elements
+from sparseunet.planning.planners import PLANNERS
 from sparseunet.planning.sparse_aware import adapt_to_sparse_labels, deepest_patch
 from sparseunet.planning.topology import choose_topology
 from sparseunet.training.sampling import CaseSummary, PatchSampler

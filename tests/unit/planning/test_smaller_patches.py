@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseunet.errors import RequestError
-from sparseunet.planning.memory import PLANNERS, shrinking_candidates
+from sparseunet.planning.memory import shrinking_candidates
 from sparseunet.planning.overrides import (
     smaller_patches,
     with_base_features,
     with_planned_patch,
 )
 from sparseunet.planning.plan import Configuration
+from sparseunet.planning.planners import PLANNERS
 from sparseunet.planning.topology import choose_topology
 
 

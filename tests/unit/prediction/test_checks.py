@@ -12,7 +12,6 @@ from sparseunet.cli.main import main
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.image import Image
 from sparseunet.data.io import write_image
-from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.prediction.checks import (
     CaseCheck,
     check_scan,
@@ -22,6 +21,7 @@ from sparseunet.prediction.checks import (
     what_cannot_be_checked,
     write_checks,
 )
+from sparseunet.runs.load import load_trained_model
 
 SHAPE = (9, 20, 21)
 

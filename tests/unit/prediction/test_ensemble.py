@@ -191,7 +191,7 @@ def test_folders_that_cannot_be_averaged_are_refused(tmp_path, capsys):
     write_label_map(bare / "x.nii.gz", blobs(SHAPE, seed=0), GEOMETRY)
     capsys.readouterr()
     assert call("-i", a, bare, "-o", tmp_path / "out") == 2
-    assert "--save-probabilities" in capsys.readouterr().err
+    assert "Predict and save them" in capsys.readouterr().err
     turned = write(tmp_path / "turned", {"x": random_probabilities(0)}, npz=True)
     (turned / "plans.json").write_text('{"image_reader_writer": "NibabelIOWithReorient"}')
     assert call("-i", a, turned, "-o", tmp_path / "out") == 2

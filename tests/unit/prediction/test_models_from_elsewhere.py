@@ -24,8 +24,8 @@ from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_image, read_label_map, write_image
 from sparseunet.errors import RequestError
 from sparseunet.networks.checkpoint import read_checkpoint
-from sparseunet.networks.exchange.nnunet_model import load_nnunet_model
 from sparseunet.networks.trained_model import load_network
+from sparseunet.runs.exchange.nnunet_model import load_nnunet_model
 from sparseunet.workspace import Workspace
 
 OURS = "Dataset004_Hippocampus"

@@ -17,9 +17,9 @@ from threshold_network import make_threshold
 from sparseunet.data.dataset import Case
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_geometry, read_label_map, write_image
-from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.predict import predict
+from sparseunet.runs.load import load_trained_model
 
 SHAPE = (20, 28, 24)
 SPACING_MM = (1.2, 1.0, 0.9)

@@ -15,12 +15,12 @@ from sparseunet.data.image import Image
 from sparseunet.data.io import read_geometry, read_image, read_label_map, write_image
 from sparseunet.data.load import find_scans
 from sparseunet.errors import RequestError, SparseUNetError
-from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.prediction.in_memory import predict_image
 from sparseunet.prediction.loaded_model import LoadedModel, load_networks
 from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.predict import predict
 from sparseunet.preprocessing.case import preprocess_case
+from sparseunet.runs.load import load_trained_model
 
 CPU = torch.device("cpu")
 QUICK = PredictionOptions(device="cpu", precision="float32", mirror=False, num_workers=1)

@@ -13,10 +13,10 @@ from read_dicom_seg import assert_same_voxels
 
 from sparseunet.artifacts import read_json
 from sparseunet.cli.main import main
-from sparseunet.cli.runs import default_folds, find_run, find_runs
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_label_map, write_image
 from sparseunet.errors import RequestError
+from sparseunet.runs.find import default_folds, find_run, find_runs
 from sparseunet.workspace import Workspace
 
 NAME = "Dataset004_Hippocampus"
@@ -100,7 +100,7 @@ def test_a_folder_is_predicted_with_the_model_of_a_dataset(trained, scans, tmp_p
     assert "folds all" in said
     assert "2 segmentations" in said
     assert _predict(tmp_path, *words) == 2
-    assert "--continue-prediction" in capsys.readouterr().err
+    assert "--overwrite: " in capsys.readouterr().err
     assert _predict(tmp_path, *words, "--continue_prediction") == 0
     assert _predict(tmp_path, *words, "--continue") == 0
     assert _predict(tmp_path, *words, "--overwrite") == 0

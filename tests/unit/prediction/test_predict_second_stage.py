@@ -14,12 +14,11 @@ from sparseunet.data.image import Image
 from sparseunet.data.io import write_image, write_label_map
 from sparseunet.errors import DatasetError, RequestError
 from sparseunet.networks.build import build_network, num_input_channels
-from sparseunet.networks.exchange.load_model import load_previous_stage
-from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.prediction.in_memory import predict_image
 from sparseunet.prediction.loaded_model import LoadedModel
 from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.predict import predict
+from sparseunet.runs.load import load_previous_stage, load_trained_model
 
 OPTIONS = PredictionOptions(device="cpu", precision="float32", num_workers=1, step=1.0)
 GEOMETRY = Geometry(shape=(20, 30, 26), spacing_mm=(1.0, 1.0, 1.0))
@@ -146,5 +145,5 @@ def test_a_previous_stage_without_use_or_without_folder_is_refused(
         _predict(model, scans, tmp_path)
     with pytest.raises(RequestError, match="another output folder"):
         _predict(model, scans, tmp_path, previous_stage=tmp_path / "out")
-    with pytest.raises(RequestError, match="--previous-stage-predictions"):
+    with pytest.raises(RequestError, match="give the folder of its segmentations"):
         load_previous_stage(model, [0])

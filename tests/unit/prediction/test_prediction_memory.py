@@ -13,7 +13,6 @@ from sparseunet.data.geometry import Geometry
 from sparseunet.data.image import Image
 from sparseunet.data.io import read_image, write_image
 from sparseunet.data.load import find_scans
-from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.prediction import estimate, loaded_model, restored
 from sparseunet.prediction.estimate import bytes_of_scan
 from sparseunet.prediction.in_memory import predict_image
@@ -22,6 +21,7 @@ from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.restored import Restored
 from sparseunet.preprocessing.case import preprocess_case
 from sparseunet.preprocessing.crop import crop_box
+from sparseunet.runs.load import load_trained_model
 
 OPTIONS = PredictionOptions(device="cpu", precision="float32", num_workers=2)
 

@@ -11,10 +11,10 @@ from sparseunet.cli.main import main
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import write_image, write_label_map
 from sparseunet.data.load import load_dataset
-from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.predict import predict
 from sparseunet.prediction.probabilities import predict_probabilities
+from sparseunet.runs.load import load_trained_model
 
 SHAPE = (9, 20, 21)
 OPTIONS = PredictionOptions(device="cpu", precision="float32", mirror=False)

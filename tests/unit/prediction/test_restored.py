@@ -14,7 +14,6 @@ from sparseunet.data.io import read_label_map, write_image
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import find_scans
 from sparseunet.errors import SparseUNetError
-from sparseunet.networks.trained_model import load_trained_model
 from sparseunet.prediction import memory
 from sparseunet.prediction.in_memory import predict_image
 from sparseunet.prediction.loaded_model import load_onto_device, prepare
@@ -25,6 +24,7 @@ from sparseunet.prediction.probabilities import predict_image_probabilities
 from sparseunet.prediction.restored import Restored, confidence_percent, entropy, highest_entropy
 from sparseunet.preprocessing import resample
 from sparseunet.preprocessing.restore import restore_labels
+from sparseunet.runs.load import load_trained_model
 from sparseunet.workspace import CONFIDENCE_MAP, uncertainty_file
 
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}

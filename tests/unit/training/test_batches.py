@@ -91,7 +91,7 @@ def test_a_killed_worker_is_named_and_replaced_and_no_batch_changes(store, caplo
     assert_same_batches(found, list(load(make_dataset(store), 0)))
     (record,) = caplog.records
     told = record.getMessage()
-    assert re.match(rf"Worker [01] \(pid {victim.pid}\).*SIGKILL.*memory.*--num-workers", told)
+    assert re.match(rf"Worker [01] \(pid {victim.pid}\).*SIGKILL.*memory.*fewer workers", told)
 
 
 @pytest.mark.skipif(

@@ -163,9 +163,9 @@ def test_what_is_seen_too_rarely_is_warned_about_with_what_to_do(store, tmp_path
     for number in range(30):
         _write(tmp_path, f"more_{number}", slices=[2, 9], lesion=False)
     forecast = _forecast(CaseStore(tmp_path), iterations=40)
-    assert any("--patch-shares lesion=50 rest=50" in text for text in forecast.warnings)
+    assert any("patch shares lesion=50 rest=50" in text for text in forecast.warnings)
     assert any("each annotated slice is seen only" in text.lower() for text in forecast.warnings)
-    assert any("--iterations" in text for text in forecast.warnings)
+    assert any("iterations to see it" in text for text in forecast.warnings)
     often = {"iterations": 2000, "patch_shares": {"lesion": 1, "rest": 1}}
     assert _forecast(CaseStore(tmp_path), **often).warnings == ()
 

@@ -80,4 +80,4 @@ def test_pairs_switch_mirroring_off_across_left_right():
 def test_where_the_axis_is_not_clear_the_user_is_told(scans):
     choice = choose_mirror_axes(KIDNEYS, scans, dimensions=3)
     assert choice.axes == (0, 1, 2)
-    assert "choose with --mirror-axes" in choice.notice
+    assert "choose the axes to mirror otherwise" in choice.notice

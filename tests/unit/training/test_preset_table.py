@@ -57,7 +57,7 @@ def test_weights_by_position_become_weights_by_name_in_order_of_label_value():
 
 
 def test_weights_for_another_number_of_classes_are_refused_with_the_flag_that_helps():
-    with pytest.raises(RequestError, match=r"weighs 3 classes.*has 2.*--class-weights background="):
+    with pytest.raises(RequestError, match=r"weighs 3 classes.*has 2.*class weights: background="):
         named_class_weights("z25-lits-2d", (0.04, 0.25, 1.4), {"background": 0, "liver": 1})
 
 

@@ -1,6 +1,7 @@
 """Training may start from the weights of another one."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +16,8 @@ from tiny_training import (
 
 from sparseunet.errors import RequestError, UnreadableFileError
 from sparseunet.networks.build import build_network
+from sparseunet.runs.record import require_same_run, run_identity
 from sparseunet.training.pretrained import load_pretrained_weights
-from sparseunet.training.record import require_same_run, run_identity
 
 
 def make_network(*, seed=0, channels=1, outputs=2, **changes):
@@ -56,7 +57,7 @@ def test_another_network_is_refused_with_the_tensors_that_differ(tmp_path):
     assert "encoder.stages.2" in told
     assert "32×8×3×3×3 in the file, 16×8×3×3×3 in the network" in told
     assert "encoder.stages.0" not in told
-    assert "--plans-from" in told
+    assert "take them over when planning" in told
     deeper = save(make_network(encoder_depths=(2, 1, 1)), tmp_path / "deeper.pt")
     with pytest.raises(RequestError, match="in the file, missing in the network"):
         load_pretrained_weights(make_network(), deeper)
@@ -107,7 +108,7 @@ def test_they_make_another_run(tmp_path):
     for one in identities:
         for other in identities:
             if one is other:
-                require_same_run({"identity": one}, other, tmp_path)
+                require_same_run(SimpleNamespace(identity=one), other, tmp_path)
             else:
                 with pytest.raises(RequestError, match="another pretrained"):
-                    require_same_run({"identity": one}, other, tmp_path)
+                    require_same_run(SimpleNamespace(identity=one), other, tmp_path)

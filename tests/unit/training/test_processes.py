@@ -178,7 +178,7 @@ def test_parts_train_what_the_whole_batch_trains(num_parts, batch_dice, data, tm
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"num_parts": 3}, "--accumulate must be between 1 and 2"),
+        ({"num_parts": 3}, "parts of a batch must be between 1 and 2"),
         ({"num_parts": 2, "architecture": "densevoxnet"}, "has batch norm"),
     ],
 )

@@ -6,9 +6,10 @@ import torch
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
 from sparseunet.networks.build import build_network
-from sparseunet.planning.memory import PLANNERS, shrinking_candidates
+from sparseunet.planning.memory import shrinking_candidates
 from sparseunet.planning.overrides import smaller_patches, with_base_features
 from sparseunet.planning.plan import Configuration
+from sparseunet.planning.planners import PLANNERS
 from sparseunet.planning.topology import choose_topology
 from sparseunet.training.recipe import Recipe
 from sparseunet.training.step import Hardware

@@ -1,0 +1,125 @@
+"""Everything the commands do can be called: prepare, train, load, predict, evaluate."""
+
+import inspect
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sparseunet as su
+from sparseunet.cli.main import main
+from sparseunet.data.io import read_image, read_label_map
+from sparseunet.data.synthetic import make_dataset
+
+SMALL = {"base_features": 4, "batch_size": 2, "precision": "float32", "num_workers": 0}
+FLAGS = [
+    "--base-features",
+    "4",
+    "--batch-size",
+    "2",
+    "--precision",
+    "float32",
+    "--num-workers",
+    "0",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("from_python")
+    make_dataset(root / "raw" / "Dataset001_Dense", num_training=5, num_test=2)
+    su.simulate_annotation(
+        su.load_dataset(root / "raw" / "Dataset001_Dense"),
+        density=0.2,
+        selector="fixed",
+        axis=0,
+        seed=0,
+        folder=root / "raw" / "Dataset002_Sparse",
+    )
+    return root
+
+
+def test_five_functions_go_from_a_raw_dataset_to_scores(place, tmp_path):
+    raw, predictions = place / "raw" / "Dataset002_Sparse", tmp_path / "predictions"
+    dataset = su.load_dataset(str(raw))
+    prepared = su.prepare(dataset, workspace=str(place / "work"), configurations=["3d_fullres"])
+    run = su.train(
+        prepared,
+        "3d_fullres",
+        fold=0,
+        recipe=su.Recipe(iterations=4, seed=0),
+        device="cpu",
+        **SMALL,
+    )
+    model = su.load_model(run)
+    files = su.predict(model, str(raw / "imagesTs"), output=str(predictions))
+    assert [file.name for file in files] == sorted(
+        path.name for path in (raw / "labelsTs").iterdir()
+    )
+    scan = read_image([sorted((raw / "imagesTs").iterdir())[0]])
+    labels_ZYX = su.predict_image(model, scan.voxels_CZYX[0], spacing_mm=scan.geometry.spacing_mm)
+    assert np.array_equal(labels_ZYX, read_label_map(files[0])[0])
+    scores = su.evaluate(str(raw / "labelsTs"), str(predictions))
+    assert set(scores.classes) == set(dataset.labels.foreground)
+    rows = scores.table()
+    assert len(rows) == len(files) * len(scores.classes)
+    assert run.has_finished
+    assert run.validation is not None
+    assert len(run.log) == run.record.recipe.epochs
+
+
+def test_a_command_and_a_script_that_ask_for_the_same_get_the_same_run(place, capsys):
+    workspace = ["--workspace", str(place)]
+    assert main([*workspace, "plan_and_preprocess", "-d", "2", "-c", "2d", "-np", "1"]) == 0
+    words = ["train", "2", "2d", "all", *FLAGS, "--iterations", "3", "-device", "cpu"]
+    assert main([*workspace, *words]) == 0
+    (by_command,) = (place / "results" / "Dataset002_Sparse" / "2d").iterdir()
+    capsys.readouterr()
+    prepared = su.load_prepared(prepared_workspace(place), "2")
+    run = su.train(prepared, "2d", "all", recipe=su.Recipe(iterations=3), device="cpu", **SMALL)
+    assert run.folder.resolve() == by_command.resolve()
+    mapping = {"iterations": 3}
+    again = su.train(prepared, "2d", "all", recipe=mapping, device="cpu", **SMALL)
+    assert again.folder == run.folder
+
+
+def test_a_call_per_epoch_and_a_stop_signal_reach_the_training(place):
+    prepared = su.prepare(
+        place / "raw" / "Dataset002_Sparse", workspace=place / "work", configurations=["2d"]
+    )
+    seen, signals = [], iter([None, None, None, 15])
+    asked = {"recipe": {"iterations": 6, "iterations_per_epoch": 2}, "device": "cpu", **SMALL}
+    with pytest.raises(su.errors.SparseUNetError, match="stopped after step 3"):
+        su.train(prepared, "2d", "all", stop_signal=lambda: next(signals), **asked)
+    run = su.train(
+        prepared, "2d", "all", on_epoch=lambda run, log: seen.append((run, len(log))), **asked
+    )
+    assert seen == [(run, 2), (run, 3)]
+
+
+def test_the_pipeline_is_these_five_functions(place):
+    result = su.run_pipeline(
+        place / "raw" / "Dataset002_Sparse",
+        workspace=place / "pipeline",
+        configuration="2d",
+        recipe={"iterations": 2},
+        device="cpu",
+        **SMALL,
+    )
+    assert result.run.has_finished
+    assert 0 <= result.scores.foreground_mean("Dice") <= 1
+    assert len(list(result.predictions.glob("*.nii.gz"))) == 2
+
+
+@pytest.mark.parametrize("name", [each for each in su.__all__ if each != "__version__"])
+def test_a_public_dataclass_says_its_fields_in_its_docstring(name):
+    value = getattr(su, name)
+    if not (inspect.isclass(value) and is_dataclass(value)):
+        return
+    lacking = [each.name for each in fields(value) if f"{each.name}:" not in value.__doc__]
+    assert lacking == []
+
+
+def prepared_workspace(place):
+    return su.Workspace.at(place)
