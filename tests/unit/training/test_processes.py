@@ -151,7 +151,7 @@ def test_only_the_first_process_prints_and_a_refusal_is_told_once(together):
     errors = [line for _, err in told for line in err.splitlines() if "cannot be shared" in line]
     expected = (
         "A batch of 1 cannot be shared among 2 processes; start 1 at most, or train with a "
-        "--batch-size of 2 or more."
+        "batch of 2 or more."
     )
     assert errors == [expected]
 
