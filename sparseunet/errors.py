@@ -6,7 +6,7 @@ SparseUNetError            exit code 1: the work failed
         └── UnreadableFileError   one file cannot be read as what it should be
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -26,19 +26,24 @@ class Severity(StrEnum):
 class Problem:
     """One thing that is wrong with a dataset, and how to mend it."""
 
-    severity: Severity
-    case: str
+    severity: Severity = Severity.ERROR
+    case: str = ""
     """Case identifier, or "" when the problem is the whole dataset's."""
-    file: str
+    file: str = ""
     """Path as the user knows it, relative to the dataset folder where possible."""
     found: str
     expected: str
     fix: str
     setting: str = ""
-    """Name of the setting that is wrong, as Python spells it; "" if it is a file or a case."""
+    """Name of the setting that is wrong or would help, as Python spells it; "" if none is."""
 
     def __str__(self) -> str:
-        place = self.file or self.setting
+        return self.describe(str)
+
+    def describe(self, name_of: Callable[[str], str]) -> str:
+        """Return the problem in a line, its setting called what `name_of` says."""
+        places = (self.file, name_of(self.setting) if self.setting else "")
+        place = ", ".join(part for part in places if part)
         subject = " ".join(part for part in (self.case, f"({place})" if place else "") if part)
         return (
             f"{self.severity}: {subject}: found {self.found}; expected {self.expected}; {self.fix}"
@@ -79,7 +84,4 @@ class UnreadableFileError(DatasetError):
     """One file cannot be read as what it should be (truncated, wrong kind, not a number...)."""
 
     def __init__(self, *, file: str, found: str, expected: str, fix: str, case: str = "") -> None:
-        problem = Problem(
-            severity=Severity.ERROR, case=case, file=file, found=found, expected=expected, fix=fix
-        )
-        super().__init__([problem])
+        super().__init__([Problem(case=case, file=file, found=found, expected=expected, fix=fix)])

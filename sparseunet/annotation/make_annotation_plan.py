@@ -23,14 +23,13 @@ from sparseunet.annotation.planning_request import (
     SpendingOptions,
     check_request,
     read_geometries,
-    request_problem,
 )
 from sparseunet.annotation.selection import load_selector
 from sparseunet.annotation.selection.slices import ChosenSlice, SelectionRequest, SliceStack
 from sparseunet.annotation.volumes import VOLUME_CHOICES
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.geometry import Geometry
-from sparseunet.errors import DatasetError, RequestError
+from sparseunet.errors import DatasetError, Problem, RequestError
 
 _ALL_AXES = (0, 1, 2)
 _DATASET_SELECTORS = ("dataset",)
@@ -181,8 +180,8 @@ def _choose_alternative(
     try:
         alternatives = require_alternatives(budget, situation, num_volumes=wanted)
     except RequestError as error:
-        message = request_problem(
-            "budget",
+        message = Problem(
+            setting="budget",
             found=str(error),
             expected=f"1 to {situation.num_slices} slices in {situation.num_volumes} scans",
             fix="choose another budget or number of volumes",
@@ -239,8 +238,8 @@ def _require_enough(
     names: Sequence[str], depths: Sequence[tuple[int, ...]], counts: Sequence[int]
 ) -> None:
     problems = [
-        request_problem(
-            "budget",
+        Problem(
+            setting="budget",
             case=name,
             found=f"{count} slices of {sum(depth)}" if count else "no slice",
             expected=f"1 to {sum(depth)} slices",

@@ -16,14 +16,18 @@ _COMPANION_ENDINGS = (".json", ".raw", ".zraw")
 
 @contextmanager
 def appearing_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder` that takes its name only if the block succeeds."""
+    """Give a temporary folder beside `folder` that takes its name only if the block succeeds.
+
+    A block that removes the temporary folder leaves nothing behind.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     holder = Path(tempfile.mkdtemp(prefix=unfinished_prefix(), dir=folder.parent))
     try:
         new = holder / folder.name
         new.mkdir()  # not the holder itself: mkdtemp makes that private to the user
         yield new
-        new.rename(folder)
+        if new.exists():
+            new.rename(folder)
     finally:
         shutil.rmtree(holder)
 

@@ -2,14 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from sparseunet.annotation.budget import Budget, parse_budget
+from sparseunet.annotation.budget import Budget, BudgetError, parse_budget
 from sparseunet.annotation.selection import load_selector
 from sparseunet.annotation.spending import Axis, SpendingOptions
 from sparseunet.annotation.volumes import VOLUME_CHOICES
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_geometry
-from sparseunet.errors import DatasetError, Problem, RequestError, Severity
+from sparseunet.errors import DatasetError, Problem, RequestError
 
 
 def check_request(
@@ -30,7 +30,7 @@ def check_request(
     try:
         load_selector(selector)
     except RequestError as error:
-        problems.append(request_problem("selector", found=str(error), expected="a selector"))
+        problems.append(_wrong("selector", found=str(error), expected="a selector"))
     geometries: dict[str, Geometry] = {}
     try:
         geometries = read_geometries(dataset, num_workers=options.num_workers)
@@ -38,8 +38,9 @@ def check_request(
         problems += error.problems
     try:
         understood = parse_budget(budget) if isinstance(budget, str) else budget
-    except RequestError as error:
-        wrong = request_problem("budget", found=str(error), expected="a budget that buys slices")
+    except BudgetError as error:
+        expected = error.expected or "a budget that buys slices"
+        wrong = _wrong("budget", found=error.found, expected=expected)
         raise DatasetError([wrong, *problems]) from None
     if problems:
         raise DatasetError(problems)
@@ -53,28 +54,24 @@ def read_geometries(dataset: Dataset, *, num_workers: int) -> dict[str, Geometry
         DatasetError: No scans, unreadable headers, 2D images; holds every problem.
     """
 
-    def read(case: Case) -> Geometry | DatasetError:
+    def read(case: Case) -> Geometry | tuple[Problem, ...]:
         try:
             return read_geometry(case.images[0])
         except DatasetError as error:
-            return error
+            return error.problems
 
     with ThreadPoolExecutor(num_workers) as pool:
         cases = [case.name for case in dataset.cases]
         found = dict(zip(cases, pool.map(read, dataset.cases), strict=True))
     geometries = {name: one for name, one in found.items() if isinstance(one, Geometry)}
     problems = [
-        problem
-        for error in found.values()
-        if isinstance(error, DatasetError)
-        for problem in error.problems
+        problem for one in found.values() if not isinstance(one, Geometry) for problem in one
     ]
     flat = [name for name, geometry in geometries.items() if geometry.dimensions == 2]
     if flat:
         names = ", ".join(flat[:3]) + (", ..." if len(flat) > 3 else "")
         problems.append(
-            request_problem(
-                "",
+            Problem(
                 file=str(dataset.folder),
                 found=f"{len(flat)} 2D images ({names})",
                 expected="volumes, which have slices to choose from",
@@ -83,38 +80,13 @@ def read_geometries(dataset: Dataset, *, num_workers: int) -> dict[str, Geometry
         )
     if not dataset.cases:
         problems.append(
-            request_problem(
-                "",
-                file=str(dataset.folder),
-                found="no scans",
-                expected="at least one",
-                fix="add some",
+            Problem(
+                file=str(dataset.folder), found="no scans", expected="at least one", fix="add some"
             )
         )
     if problems:
         raise DatasetError(problems)
     return geometries
-
-
-def request_problem(
-    setting: str,
-    *,
-    found: str,
-    expected: str,
-    fix: str = "correct it",
-    case: str = "",
-    file: str = "",
-) -> Problem:
-    """Return a problem with a setting of the request, or (`setting` is "") with its folder."""
-    return Problem(
-        severity=Severity.ERROR,
-        case=case,
-        file=file,
-        found=found,
-        expected=expected,
-        fix=fix,
-        setting=setting,
-    )
 
 
 def _problems_of_request(
@@ -129,15 +101,19 @@ def _problems_of_request(
     for setting, (value, allowed) in wanted.items():
         if value not in allowed:
             expected = f"one of {', '.join(map(str, allowed))}"
-            problems.append(request_problem(setting, found=str(value), expected=expected))
+            problems.append(_wrong(setting, found=str(value), expected=expected))
     size, available = options.num_volumes, len(dataset.cases)
     if isinstance(size, int) and available and not 1 <= size <= available:
         problems.append(
-            request_problem(
-                "num_volumes",
+            Problem(
+                setting="num_volumes",
                 found=f"{size} of {available} scans",
                 expected=f"1 to {available}, or auto",
                 fix="choose another number",
             )
         )
     return problems
+
+
+def _wrong(setting: str, *, found: str, expected: str) -> Problem:
+    return Problem(setting=setting, found=found, expected=expected, fix="correct it")

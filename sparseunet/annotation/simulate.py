@@ -19,7 +19,7 @@ from sparseunet.data.annotation_record import (
 )
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.io import read_geometry
-from sparseunet.errors import DatasetError, Problem, RequestError, Severity
+from sparseunet.errors import DatasetError, Problem, RequestError
 
 
 def simulate_annotation(
@@ -198,7 +198,6 @@ def _misfits(planned: PlannedCase, dataset: Dataset) -> list[Problem]:
         expected = f"{planned.num_slices}, as the plan says"
     return [
         Problem(
-            severity=Severity.ERROR,
             case=planned.case,
             file="" if label is None else label.name,
             found=found,

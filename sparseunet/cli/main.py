@@ -4,7 +4,6 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -110,10 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _in_flags(parser: argparse.ArgumentParser, error: SparseUNetError) -> str:
     """Return what an error says, with flags in place of the settings that it names."""
     if isinstance(error, DatasetError):
-        flags = [_flag_of(parser, problem.setting) for problem in error.problems]
-        named = zip(error.problems, flags, strict=True)
-        return str(
-            DatasetError([replace(each, file=flag) if flag else each for each, flag in named])
+        return "\n".join(
+            problem.describe(lambda setting: _flag_of(parser, setting) or setting)
+            for problem in error.problems
         )
     flag = _flag_of(parser, error.setting)
     return f"{flag}: {error}" if flag else str(error)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sparseunet.data.annotation_record import read_annotation_records
 from sparseunet.data.dataset import Dataset
-from sparseunet.errors import DatasetError, Problem, Severity
+from sparseunet.errors import DatasetError, Problem
 from sparseunet.workspace import ANNOTATION_JSON
 
 
@@ -50,7 +50,6 @@ def annotated_classes_in(
         if unknown:
             problems.append(
                 Problem(
-                    severity=Severity.ERROR,
                     case=case,
                     file=path.name,
                     found=f"annotated_classes {', '.join(unknown)}",

@@ -128,7 +128,7 @@ def _failed(case: Case, found: str) -> Findings:
         case.images[0] if case.images else case.label,
         found=found,
         expected="files that can be read",
-        fix="look at the files of this case; with fewer workers (-np) there is more memory for it",
+        fix="look at the files of this case; with fewer workers there is more memory for it",
     )
     return Findings(problems=(problem,))
 
@@ -311,9 +311,7 @@ def _note(case: Case, found: str, expected: str) -> Problem:
 
 
 def _dataset_problem(severity: Severity, *, found: str, expected: str, fix: str) -> Problem:
-    return Problem(
-        severity=severity, case="", file="labelsTr", found=found, expected=expected, fix=fix
-    )
+    return Problem(severity=severity, file="labelsTr", found=found, expected=expected, fix=fix)
 
 
 def _problem(

@@ -10,7 +10,7 @@ from typing import Any
 
 from sparseunet.data.formats import FORMATS
 from sparseunet.data.labels import LabelSchema
-from sparseunet.errors import DatasetError, Problem, Severity
+from sparseunet.errors import DatasetError, Problem
 from sparseunet.workspace import DATASET_JSON
 
 _IGNORE = "ignore"
@@ -249,14 +249,7 @@ def _wrong_key(content: dict, key: str, expected: str, problems: list[Problem]) 
 
 
 def _problem(found: str, expected: str, fix: str) -> Problem:
-    return Problem(
-        severity=Severity.ERROR,
-        case="",
-        file=DATASET_JSON,
-        found=found,
-        expected=expected,
-        fix=fix,
-    )
+    return Problem(file=DATASET_JSON, found=found, expected=expected, fix=fix)
 
 
 def _is_int(value: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sparseunet.data.dataset import Case
 from sparseunet.data.formats import FORMATS, format_of
-from sparseunet.errors import DatasetError, Problem, Severity
+from sparseunet.errors import DatasetError, Problem
 from sparseunet.workspace import CONFIDENCE, DATASET_JSON, PROVENANCE
 
 _IMAGES = "imagesTr"
@@ -280,8 +280,6 @@ def _has_colour_for(channels: dict[int, Path], num_channels: int) -> bool:
 
 def _wrong_folder(folder: Path, found: str) -> Problem:
     return Problem(
-        severity=Severity.ERROR,
-        case="",
         file=str(folder),
         found=found,
         expected="scans of one kind: CASE_0000.nii.gz, ... or files of any other name",
@@ -297,7 +295,6 @@ def _names(value: Any) -> list[str]:
 
 def _wrong_entry(case: str, found: str) -> Problem:
     return Problem(
-        severity=Severity.ERROR,
         case=case,
         file=DATASET_JSON,
         found=found,
@@ -310,6 +307,4 @@ def _missing(
     naming: Naming, path: Path, *, case: str, found: str, expected: str, fix: str
 ) -> Problem:
     name = path.relative_to(naming.root) if path.is_relative_to(naming.root) else path
-    return Problem(
-        severity=Severity.ERROR, case=case, file=str(name), found=found, expected=expected, fix=fix
-    )
+    return Problem(case=case, file=str(name), found=found, expected=expected, fix=fix)

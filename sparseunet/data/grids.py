@@ -23,7 +23,6 @@ def compare_grids(
     if geometry.dimensions != reference.dimensions or geometry.shape != reference.shape:
         return [
             Problem(
-                severity=Severity.ERROR,
                 case=case,
                 file=file,
                 found=f"shape {_shape(geometry)} along {_axes(geometry)}",
@@ -34,7 +33,6 @@ def compare_grids(
     if not _close(geometry.spacing_mm, reference.spacing_mm, relative=_SPACING_TOLERANCE):
         return [
             Problem(
-                severity=Severity.ERROR,
                 case=case,
                 file=file,
                 found=f"spacing {_numbers(geometry.spacing_mm)} mm along (z, y, x)",

@@ -86,7 +86,6 @@ def _suspicion(case_names: Sequence[str]) -> list[Problem]:
     return [
         Problem(
             severity=Severity.NOTE,
-            case="",
             file=DATASET_JSON,
             found=f"names that look like several scans of one patient ({', '.join(alike[:3])})",
             expected=f"{_KEY}, so that no fold validates on a patient it is trained on",
@@ -97,8 +96,6 @@ def _suspicion(case_names: Sequence[str]) -> list[Problem]:
 
 def _wrong(found: str, fix: str) -> Problem:
     return Problem(
-        severity=Severity.ERROR,
-        case="",
         file=DATASET_JSON,
         found=found,
         expected=f'"{_KEY}": a regular expression for the start of case names, e.g. "(.+)_frame", '

@@ -21,7 +21,7 @@ from sparseunet.data.find import (
     find_training_cases,
 )
 from sparseunet.data.labels import LabelSchema
-from sparseunet.errors import DatasetError, Problem, RequestError, Severity
+from sparseunet.errors import DatasetError, Problem, RequestError
 from sparseunet.workspace import DATASET_JSON
 
 __all__ = [
@@ -186,8 +186,6 @@ def _find_cases(
     )
     if cases and num_training is not None and num_training != len(cases):
         wrong_number = Problem(
-            severity=Severity.ERROR,
-            case="",
             file=DATASET_JSON,
             found=f"numTraining {num_training}, but {len(cases)} cases in the folder",
             expected="the number of cases there are",

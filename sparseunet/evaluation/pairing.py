@@ -182,7 +182,6 @@ def _read_sources(file: Path, geometry: Geometry, pair: LabelPair) -> np.ndarray
     if stated_ZYX.max() > max(Source):
         problems.append(
             Problem(
-                severity=Severity.ERROR,
                 case=pair.name,
                 file=str(file),
                 found=f"values up to {stated_ZYX.max()}",

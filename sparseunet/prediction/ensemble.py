@@ -153,9 +153,7 @@ def _check_shape(
 
 
 def _problem(case: str, file: str, *, found: str, expected: str, fix: str) -> Problem:
-    return Problem(
-        severity=Severity.ERROR, case=case, file=file, found=found, expected=expected, fix=fix
-    )
+    return Problem(case=case, file=file, found=found, expected=expected, fix=fix)
 
 
 def _merge(

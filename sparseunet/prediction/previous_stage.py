@@ -37,7 +37,6 @@ def _problems(scan: Case, file: Path) -> list[Problem]:
     if not file.is_file():
         return [
             Problem(
-                severity=Severity.ERROR,
                 case=scan.name,
                 file=str(file),
                 found="no such file",

@@ -7,7 +7,7 @@ import numpy as np
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.dataset import Case
 from sparseunet.data.labels import LabelSchema
-from sparseunet.errors import DatasetError, Problem, Severity
+from sparseunet.errors import DatasetError, Problem
 
 
 def annotated_outputs(labels: LabelSchema, classes: Sequence[str]) -> tuple[bool, ...] | None:
@@ -40,7 +40,6 @@ def require_only_annotated(
     raise DatasetError(
         [
             Problem(
-                severity=Severity.ERROR,
                 case=case.name,
                 file=str(case.label),
                 found=f"labels of {', '.join(strange)}" if strange else "annotated voxels",

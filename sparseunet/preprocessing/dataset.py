@@ -317,12 +317,12 @@ def _count_slices(
 
 def _problem(case: Case, found: str) -> Problem:
     return Problem(
-        severity=Severity.ERROR,
         case=case.name,
         file=str(case.images[0]),
         found=found,
         expected="a case that fits the plan and the memory",
-        fix="mend the case, use fewer workers (-np), or take it out of the dataset and plan again",
+        fix="mend the case, use fewer workers, or take it out of the dataset and plan again",
+        setting="num_workers",
     )
 
 

@@ -19,7 +19,7 @@ from sparseunet.artifacts import atomic_path, hash_content, hash_file, parse, re
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.io import read_label_map
 from sparseunet.data.labels import LabelSchema
-from sparseunet.errors import DatasetError, Problem, RequestError, Severity, UnreadableFileError
+from sparseunet.errors import DatasetError, Problem, RequestError, UnreadableFileError
 from sparseunet.preprocessing.case import PreprocessedCase, Restoration
 from sparseunet.preprocessing.resample_annotation import resample_annotation
 from sparseunet.preprocessing.store import Box, CaseStore
@@ -232,7 +232,6 @@ def _misfit(
     case: str, file: Path, shape: tuple[int, int, int], restoration: Restoration
 ) -> Problem:
     return Problem(
-        severity=Severity.ERROR,
         case=case,
         file=str(file),
         found=f"shape {shape}",

@@ -42,7 +42,9 @@ def plan_after(
             f"{run_folder} is no folder; expected the folder of a run.", setting="after"
         )
     if not dataset.labels.foreground:
-        raise RequestError("A next round needs a dataset with classes: give it with -d.")
+        raise RequestError(
+            "A next round needs a dataset with classes, not only scans.", setting="dataset"
+        )
     stacks = make_stacks(dataset, axis=axis)
     file = dataset.folder / ANNOTATION_JSON
     records = read_annotation_records(file).cases if file.is_file() else {}

@@ -21,7 +21,7 @@ from sparseunet.data.annotation import Annotation, Source
 from sparseunet.data.dataset import Dataset
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import read_geometry
-from sparseunet.errors import DatasetError, Problem, Severity
+from sparseunet.errors import DatasetError, Problem
 
 _FEWEST_MIRRORED = 2
 """One slice alone may be anything; from two on, mirrored positions are no coincidence."""
@@ -210,11 +210,4 @@ def _text(slices: Sequence[int]) -> str:
 def _problem(
     case: str, path: Path, found: str, expected: str, *, fix: str = "correct the row"
 ) -> Problem:
-    return Problem(
-        severity=Severity.ERROR,
-        case=case,
-        file=str(path),
-        found=found,
-        expected=expected,
-        fix=fix,
-    )
+    return Problem(case=case, file=str(path), found=found, expected=expected, fix=fix)

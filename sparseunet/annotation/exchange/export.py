@@ -35,7 +35,7 @@ from sparseunet.data.io import (
     write_image,
     write_label_map,
 )
-from sparseunet.errors import DatasetError, Problem, RequestError, Severity
+from sparseunet.errors import DatasetError, Problem, RequestError
 from sparseunet.progress import track
 from sparseunet.workspace import WORK_LIST_CSV
 
@@ -256,7 +256,6 @@ def _labels_to_hand_out(
 def misplaced(case: str, path: Path, error: MisplacedError) -> DatasetError:
     """Return what to raise for labels that do not lie on their scan."""
     problem = Problem(
-        severity=Severity.ERROR,
         case=case,
         file=str(path),
         found=error.found,
@@ -372,10 +371,5 @@ def _first_rank(planned: PlannedCase) -> tuple[int, str]:
 
 def _misfit(planned: PlannedCase, found: str, expected: str, fix: str) -> Problem:
     return Problem(
-        severity=Severity.ERROR,
-        case=planned.case,
-        file="annotation plan",
-        found=found,
-        expected=expected,
-        fix=fix,
+        case=planned.case, file="annotation plan", found=found, expected=expected, fix=fix
     )

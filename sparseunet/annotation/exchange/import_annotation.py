@@ -177,7 +177,6 @@ def _scan_problems(cases: Sequence[Case], target: Dataset) -> list[Problem]:
         if case.name not in there:
             problems.append(
                 Problem(
-                    severity=Severity.ERROR,
                     case=case.name,
                     file=str(target.folder),
                     found="no such case",

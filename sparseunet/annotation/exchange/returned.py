@@ -20,7 +20,7 @@ from sparseunet.data.itk import read_itk_layers
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import parse_labels
 from sparseunet.data.stored import unreadable
-from sparseunet.errors import DatasetError, Problem, Severity
+from sparseunet.errors import DatasetError, Problem
 from sparseunet.workspace import DATASET_JSON
 
 _ENDINGS = (".seg.nrrd", *FORMATS)
@@ -306,8 +306,6 @@ def _unknown_values(
 
 def _crossing(path: Path, num_voxels: int) -> Problem:
     return Problem(
-        severity=Severity.ERROR,
-        case="",
         file=str(path),
         found=f"{num_voxels} voxels drawn otherwise in a slice that crosses this one",
         expected="the same label in both",
@@ -318,8 +316,6 @@ def _crossing(path: Path, num_voxels: int) -> Problem:
 def _unknown_file(path: Path, expected: Iterable[str]) -> Problem:
     shown = ", ".join(sorted(expected)[:3])
     return Problem(
-        severity=Severity.ERROR,
-        case="",
         file=str(path),
         found="a label file that belongs to no case",
         expected=f"files named after their case, such as {shown}",
@@ -329,7 +325,6 @@ def _unknown_file(path: Path, expected: Iterable[str]) -> Problem:
 
 def _second_file(path: Path, first: Path, case: str) -> Problem:
     return Problem(
-        severity=Severity.ERROR,
         case=case,
         file=str(path),
         found=f"a second file beside {first.name}",

@@ -37,7 +37,7 @@ from sparseunet.data.annotation_record import (
 )
 from sparseunet.data.dataset import Dataset
 from sparseunet.data.io import read_annotation, read_geometry, write_label_map
-from sparseunet.errors import DatasetError, Problem, Severity
+from sparseunet.errors import DatasetError, Problem
 from sparseunet.progress import track
 from sparseunet.workspace import (
     ANNOTATION_JSON,
@@ -86,14 +86,6 @@ class _Arrived:
     num_conflicts: int
 
 
-class _NothingNewError(Exception):
-    """Keeps a round that would bring nothing from appearing."""
-
-    def __init__(self, arrived: _Arrived) -> None:
-        self.arrived = arrived
-        super().__init__("nothing new")
-
-
 def add_round(
     folder: Path, source: RoundSource, *, on_conflict: OnConflict, is_new: bool = False
 ) -> AddedRound:
@@ -115,18 +107,14 @@ def add_round(
     rounds = folder / ANNOTATION_ROUNDS
     before = _records_of(folder)
     number = max([0, *_numbers(rounds)]) + 1
-    try:
-        with appearing_folder(rounds / f"round_{number:03d}") as kept:
-            arrived = _keep_round(kept, source, folder, on_conflict, before)
-            if not arrived.news:
-                raise _NothingNewError(arrived)
-            if not is_new and number == 1 and not (rounds / "round_000").exists():
-                _keep_what_was_there(folder, rounds / "round_000")
-            records = _merge_into(
-                folder, kept, source, arrived, before=before, on_conflict=on_conflict
-            )
-    except _NothingNewError as stop:
-        return AddedRound(number=None, views=stop.arrived.views, records=before, num_conflicts=0)
+    with appearing_folder(rounds / f"round_{number:03d}") as kept:
+        arrived = _keep_round(kept, source, folder, on_conflict, before)
+        if not arrived.news:
+            shutil.rmtree(kept)  # so that it does not appear
+            return AddedRound(number=None, views=arrived.views, records=before, num_conflicts=0)
+        if not is_new and number == 1 and not (rounds / "round_000").exists():
+            _keep_what_was_there(folder, rounds / "round_000")
+        records = _merge_into(folder, kept, source, arrived, before=before, on_conflict=on_conflict)
     write_annotation_records(folder / ANNOTATION_JSON, records)
     return AddedRound(
         number=number, views=arrived.views, records=records, num_conflicts=arrived.num_conflicts
@@ -298,7 +286,6 @@ def _records_of(folder: Path) -> AnnotationRecords:
 def _conflict_problem(name: str, conflict: Conflict) -> Problem:
     slices = ", ".join(map(str, conflict.slices))
     return Problem(
-        severity=Severity.ERROR,
         case=name,
         file=_LABELS,
         found=f"{conflict.num_voxels} voxels labelled differently before, in slices "

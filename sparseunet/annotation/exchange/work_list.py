@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sparseunet.annotation.exchange.views import AXIS_NAMES
 from sparseunet.artifacts import atomic_path
-from sparseunet.errors import DatasetError, Problem, RequestError, Severity
+from sparseunet.errors import DatasetError, Problem, RequestError
 
 COLUMNS = (
     "case",
@@ -100,8 +100,15 @@ def read_work_list(path: Path) -> dict[str, Progress]:
     for number, row in enumerate(rows, start=2):
         try:
             case, axis, index, state, time = _parse_row(row)
-        except ValueError as error:
-            problems.append(_wrong_row(path, number, str(error)))
+        except _WrongCellError as error:
+            problems.append(
+                Problem(
+                    file=str(path),
+                    found=f"row {number}: {error.found}",
+                    expected=error.expected,
+                    fix="correct the row",
+                )
+            )
             continue
         if time is not None:
             minutes[case] = minutes.get(case, 0.0) + time
@@ -118,6 +125,14 @@ def read_work_list(path: Path) -> dict[str, Progress]:
         )
         for case in {*done, *minutes}
     }
+
+
+class _WrongCellError(Exception):
+    """A cell that is not understood."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        self.found, self.expected = found, expected
+        super().__init__(f"{found}, expected {expected}")
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
@@ -148,29 +163,25 @@ def _parse_row(row: dict[str, str]) -> tuple[str, int, int, str, float | None]:
     index, state = (row["slice"] or "").strip(), (row["done"] or "").strip().lower()
     time = (row.get("minutes") or "").strip().replace(",", ".")
     if axis not in AXIS_NAMES:
-        raise ValueError(f"axis {axis!r}, expected z, y or x")
+        raise _WrongCellError(f"axis {axis!r}", "z, y or x")
     if not index.isdigit():
-        raise ValueError(f"slice {index!r}, expected its index in the file, counted from 0")
+        raise _WrongCellError(f"slice {index!r}", "its index in the file, counted from 0")
     if state in _NOT_DONE:
         state = ""
     elif state not in _DONE and state != _EMPTY:
-        raise ValueError(f"done {state!r}, expected x, empty or nothing")
-    minutes = float(time) if time else None
-    if minutes is not None and not 0 <= minutes < float("inf"):
-        raise ValueError(f"minutes {time!r}, expected a number of at least 0")
-    return case, AXIS_NAMES.index(axis), int(index), state, minutes
+        raise _WrongCellError(f"done {state!r}", "x, empty or nothing")
+    return case, AXIS_NAMES.index(axis), int(index), state, _parse_minutes(time) if time else None
 
 
-def _wrong_row(path: Path, number: int, message: str) -> Problem:
-    found, _, expected = message.partition(", expected ")
-    return Problem(
-        severity=Severity.ERROR,
-        case="",
-        file=str(path),
-        found=f"row {number}: {found}",
-        expected=expected or "a number",
-        fix="correct the row",
-    )
+def _parse_minutes(text: str) -> float:
+    expected = "a number of at least 0"
+    try:
+        minutes = float(text)
+    except ValueError:
+        raise _WrongCellError(f"minutes {text!r}", expected) from None
+    if not 0 <= minutes < float("inf"):
+        raise _WrongCellError(f"minutes {text!r}", expected)
+    return minutes
 
 
 def _frozen(marked: dict[int, set[int]]) -> dict[int, frozenset[int]]:

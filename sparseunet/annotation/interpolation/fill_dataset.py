@@ -25,7 +25,7 @@ from sparseunet.data.image import Image
 from sparseunet.data.io import read_image, write_label_map
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.provenance import read_case_annotation, write_provenance
-from sparseunet.errors import DatasetError, Problem, RequestError, Severity
+from sparseunet.errors import DatasetError, Problem, RequestError
 from sparseunet.progress import track
 from sparseunet.workers import WorkerDiedError, map_in_processes
 from sparseunet.workspace import CONFIDENCE, PROVENANCE
@@ -323,10 +323,10 @@ def _attempt(work: Callable[[Case], Any], case: Case) -> Any:
 
 def _problem(case: Case, found: str) -> Problem:
     return Problem(
-        severity=Severity.ERROR,
         case=case.name,
         file=str(case.label),
         found=found,
         expected="labels that can be read and fit into memory",
-        fix="mend the case, or use fewer workers (-np)",
+        fix="mend the case, or use fewer workers",
+        setting="num_workers",
     )

@@ -114,8 +114,9 @@ def choose_model(models: Sequence[FoundModel], configuration: str | None = None)
     asked = "" if configuration is None else f" of configuration {configuration}"
     count = "several models" if fitting else "no model"
     raise RequestError(
-        f"{models[0].origin} holds {count}{asked}; choose one with -c (its configuration or the "
-        f"name of its folder):\n{there}"
+        f"{models[0].origin} holds {count}{asked}; choose one by its configuration or the "
+        f"name of its folder:\n{there}",
+        setting="configuration",
     )
 
 

@@ -140,7 +140,8 @@ def _checkpoint(folder: Path, fold: int | str, *, best: bool) -> Path:
             return path
     raise RequestError(
         f"{fold_folder(folder, fold)} holds neither {' nor '.join(NNUNET_CHECKPOINTS)}; ask for "
-        "other folds with -f."
+        "other folds.",
+        setting="folds",
     )
 
 

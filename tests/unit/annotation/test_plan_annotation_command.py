@@ -127,7 +127,12 @@ def test_an_axis_that_is_not_there_is_refused_by_the_parser(workspace, words):
 def test_all_problems_are_in_one_error(workspace, capsys):
     assert plan(workspace, "--budget", "0h", "--selector", "clever", "--volumes", "9") == 2
     err = capsys.readouterr().err
-    for part in ("'0h' buys nothing", "no selector 'clever'", "9 of 6 scans"):
+    for part in (
+        "(--budget): found '0h' buys nothing; expected more than 0;",
+        "(--selector): found",
+        "no selector 'clever'",
+        "(--volumes): found 9 of 6 scans",
+    ):
         assert part in err
 
 

@@ -38,7 +38,7 @@ def _zip(results, path, *, extra=()):
 def test_an_archive_of_nnunet_gives_its_models_by_configuration(results, tmp_path):
     with open_models(_zip(results, tmp_path / "all.zip")) as models:
         assert {model.configuration for model in models} == {"3d_fullres", "3d_cascade_fullres"}
-        with pytest.raises(RequestError, match=r"several models; choose one with -c"):
+        with pytest.raises(RequestError, match=r"several models; choose one by its configuration"):
             choose_model(models)
         with pytest.raises(RequestError, match="no model of configuration 2d"):
             choose_model(models, "2d")
@@ -79,8 +79,10 @@ def test_the_first_stage_lies_beside_the_second_or_is_missed(results):
 
 @pytest.mark.parametrize("folds", [(5,), ("all",)])
 def test_folds_that_are_not_there_are_refused(results, folds):
-    with open_models(results / DATASET) as models, pytest.raises(RequestError, match="-f"):
-        load_found_model(choose_model(models, "3d_fullres"), folds)
+    with open_models(results / DATASET) as models:
+        with pytest.raises(RequestError, match="ask for other folds") as refusal:
+            load_found_model(choose_model(models, "3d_fullres"), folds)
+        assert refusal.value.setting == "folds"
 
 
 @pytest.mark.parametrize(
