@@ -124,7 +124,7 @@ def find_saved_cases(folder: Path, *, file_ending: str) -> SavedModel:
             place(example, "CASE").name for place in (probabilities_file, nnunet_probabilities_file)
         )
         raise RequestError(
-            f"{folder} holds no probabilities ({names}). Predict again and save probabilities.",
+            f"{folder} holds no probabilities ({names}). Predict and save them.",
             setting="save_probabilities",
         )
     return SavedModel(name=str(folder), cases=dict(sorted(cases.items())))
