@@ -81,7 +81,8 @@ def _ssim_of_channel(slices_KYX: np.ndarray, window: int) -> np.ndarray:
             np.add(each.power_KP[some], each.power_KP[one], out=product)
             product *= np.add(each.variance_KP[some], each.variance_KP[one], out=other)
             ratio_JP /= product
-            similarity_KK[one, some] = similarity_KK[some, one] = ratio_JP @ weight_P
+            ratio_JP -= 1  # the mean of ones may round, that of zeros does not
+            similarity_KK[one, some] = similarity_KK[some, one] = 1 + ratio_JP @ weight_P
     return similarity_KK
 
 
