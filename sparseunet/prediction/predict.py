@@ -22,6 +22,7 @@ from sparseunet.data.io import (
     write_label_map,
 )
 from sparseunet.errors import RequestError, SparseUNetError
+from sparseunet.networks.device import DTYPE_NAMES
 from sparseunet.networks.trained_model import TrainedModel
 from sparseunet.prediction.checks import CaseCheck, check_scan, count_classes, write_checks
 from sparseunet.prediction.estimate import bytes_of_scan
@@ -117,6 +118,7 @@ def predict(
     loaded = None
     if todo:
         loaded = load_onto_device(model, options, folder=output, networks=ready)
+        description["precision"] = DTYPE_NAMES[loaded.precision]
     write_json(output / DATASET_JSON, model.dataset_json | {"file_ending": file_ending})
     write_json(output / PREDICTION_JSON, description)
     if loaded is not None:

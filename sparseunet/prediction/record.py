@@ -9,7 +9,6 @@ import torch
 from sparseunet.artifacts import read_json
 from sparseunet.data.dicom_seg import Algorithm
 from sparseunet.errors import RequestError
-from sparseunet.networks.device import DTYPE_NAMES, resolve_device, resolve_precision
 from sparseunet.networks.trained_model import TrainedModel, hash_weights
 from sparseunet.version import commit, package_version
 from sparseunet.workspace import PREDICTION_JSON
@@ -34,9 +33,6 @@ def describe(model: TrainedModel, options: "PredictionOptions") -> dict[str, Any
             for path, sha256 in zip(model.checkpoints, hash_weights(model), strict=True)
         ],
         "options": asdict(options),
-        "precision": DTYPE_NAMES[
-            resolve_precision(options.precision, resolve_device(options.device), learning=False)
-        ],
         "sparseunet": package_version(),
         "commit": commit(),
         "torch": torch.__version__,
@@ -60,7 +56,8 @@ def algorithm_of(description: dict[str, Any]) -> Algorithm:
 def require_same_prediction(output: Path, description: dict[str, Any]) -> None:
     """Refuse to mix predictions of different weights, options or previous stages in one folder.
 
-    What is recorded there about cases that `description` does not name is added to it.
+    What is recorded there about cases that `description` does not name is added to it, and the
+    precision.
 
     Raises:
         RequestError: Says what differs, or that the folder does not say where its files come from.
@@ -87,6 +84,8 @@ def require_same_prediction(output: Path, description: dict[str, Any]) -> None:
             "(mirroring, step); they are not mixed. Overwrite them or use another folder.",
             setting="overwrite",
         )
+    if "precision" in found:
+        description["precision"] = found["precision"]
     before, now = (content.get("previous_stage", {}) for content in (found, description))
     changed = sorted(case for case in before.keys() & now.keys() if before[case] != now[case])
     if changed:

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pydicom
 import pytest
+import torch
 from dicom_series import write_series
 from phantoms import blobs, intensities
 from read_dicom_seg import assert_same_voxels
@@ -104,6 +105,17 @@ def test_a_folder_is_predicted_with_the_model_of_a_dataset(trained, scans, tmp_p
     assert _predict(tmp_path, *words, "--continue_prediction") == 0
     assert _predict(tmp_path, *words, "--continue") == 0
     assert _predict(tmp_path, *words, "--overwrite") == 0
+
+
+def test_where_nothing_is_left_to_predict_no_device_is_needed(trained, scans, tmp_path):
+    words = ["-i", scans, "-o", tmp_path / "out", "-d", 4, "-c", "3d_fullres", *FAST]
+    assert _predict(tmp_path, *words) == 0
+    before = read_json(tmp_path / "out" / "prediction.json")
+    assert before["precision"] in {"float32", "bfloat16"}
+    absent = "mps" if not torch.backends.mps.is_available() else "cuda"
+    assert _predict(tmp_path, *words, "--continue", "-device", absent) == 0
+    after = read_json(tmp_path / "out" / "prediction.json")
+    assert after["precision"] == before["precision"]
 
 
 def test_files_are_predicted_with_the_model_of_a_run_folder(trained, scans, tmp_path):
