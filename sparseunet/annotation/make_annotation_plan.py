@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from sparseunet.annotation.volumes import VOLUME_CHOICES
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.geometry import Geometry
 from sparseunet.errors import DatasetError, Problem, RequestError
+from sparseunet.version import package_version
 
 _ALL_AXES = (0, 1, 2)
 _DATASET_SELECTORS = ("dataset",)
@@ -99,7 +99,7 @@ def make_annotation_plan(
     slices = load_selector(selector)(stacks, request=request)
     slices = within_time(slices, stacks, budget, options.cost)
     provenance: dict[str, Any] = {
-        "sparseunet": version("sparseunet"),
+        "sparseunet": package_version(),
         "axes": list(axes),
         "num_scans": situation.num_volumes,
         "num_slices": situation.num_slices,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from sparseunet.data.annotation_record import AnnotationRecord
 from sparseunet.data.io import read_annotation
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
+from sparseunet.version import package_version
 
 RANDOM_SHARE = 1 / 3
 """Of a round's slices; the baseline that every ranking is shown against."""
@@ -228,7 +228,7 @@ def plan_next_round(
         budget=str(budget),
         cases=to_planned_cases(chosen, stacks, cost=cost),
         provenance={
-            "sparseunet": version("sparseunet"),
+            "sparseunet": package_version(),
             "cost": asdict(cost),
             "next_round": comparison,
         },

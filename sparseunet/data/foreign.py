@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from sparseunet.data.geometry import Geometry
+from sparseunet.data.geometry import SLICE_SPACING_2D_MM, Geometry
 from sparseunet.data.image import Image
 from sparseunet.errors import RequestError
 
@@ -54,8 +54,6 @@ def _of_itk(image: Any) -> Image:
     if voxels_CZYX.ndim != 4:
         raise RequestError(f"Found an image of {dimensions} dimensions; expected 2 or 3.")
     spacing = [float(each) for each in image.GetSpacing()]
-    from sparseunet.data.geometry import SLICE_SPACING_2D_MM
-
     x, y, z = (*spacing, SLICE_SPACING_2D_MM)[:3]
     return Image(
         voxels_CZYX=np.ascontiguousarray(voxels_CZYX),

@@ -11,6 +11,7 @@ from sparseunet.workspace import (
     RUN_JSON,
     Workspace,
     fold_folder,
+    folds_of,
 )
 
 
@@ -95,13 +96,7 @@ def finished_runs(results: Path) -> list[FinishedRun]:
 
 def finished_folds(run_folder: Path) -> tuple[int | str, ...]:
     """Return the folds of a run that were trained to the end: numbers sorted, then `all`."""
-    prefix = fold_folder(run_folder, "").name
-    names = [path.parent.name for path in run_folder.glob(f"{prefix}*/{CHECKPOINT_FINAL}")]
-    folds = [parse_fold(name.removeprefix(prefix)) for name in names]
-    return (
-        *sorted(fold for fold in folds if isinstance(fold, int)),
-        *sorted(fold for fold in folds if isinstance(fold, str)),
-    )
+    return folds_of(run_folder, CHECKPOINT_FINAL)
 
 
 def default_folds(run_folder: Path) -> tuple[int | str, ...]:

@@ -88,7 +88,6 @@ def segment_held_out(
 def _score(
     prepared: Prepared, output: Path, split: Split, model: TrainedModel, dataset: Dataset
 ) -> None:
-
     scores = evaluate(
         prepared.ground_truth,
         output,

@@ -1,6 +1,5 @@
 """How far every fold of every run is, as its files tell."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from typing import Any
 from sparseunet.artifacts import read_json
 from sparseunet.runs.record import RunRecord, read_record
 from sparseunet.training.lock import is_held
-from sparseunet.workspace import CHECKPOINT_FINAL, LOG_JSONL, SUMMARY_JSON, held_out_folder
+from sparseunet.training.run_log import read_log
+from sparseunet.workspace import CHECKPOINT_FINAL, SUMMARY_JSON, held_out_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,14 +66,13 @@ def read_fold(folder: Path) -> FoldOfRun:
     Raises:
         RequestError: `run.json` is missing or does not describe a run.
     """
-    log = _log_lines(folder / LOG_JSONL)
-    epochs = [entry for entry in log if "epoch" in entry]
+    epochs = read_log(folder)
     status = "finished" if (folder / CHECKPOINT_FINAL).is_file() else "interrupted"
     return FoldOfRun(
         folder=folder,
         record=read_record(folder),
         status="running" if is_held(folder) else status,
-        step=max((entry["step"] for entry in log), default=0),
+        step=epochs[-1]["step"] if epochs else 0,
         dice=_dice(held_out_folder(folder) / SUMMARY_JSON),
         duration_s=sum(entry["duration_s"] + entry.get("val_duration_s", 0) for entry in epochs),
     )
@@ -96,9 +95,3 @@ def _dice(path: Path) -> float | None:
 
 def _number(value: Any) -> float | None:
     return None if value is None or not math.isfinite(float(value)) else float(value)
-
-
-def _log_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -2,41 +2,45 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from sparseunet.annotation.annotation_plan import AnnotationPlan
+from sparseunet.annotation.budget import Budget
+from sparseunet.annotation.cost import CostModel
+from sparseunet.annotation.make_annotation_plan import make_stacks
+from sparseunet.annotation.next_round import (
+    RoundOptions,
+    SliceUncertainty,
+    annotated_slices,
+    measure_uncertainty,
+    plan_next_round,
+)
+from sparseunet.annotation.selection.slices import SliceStack
+from sparseunet.annotation.spending import Axis
+from sparseunet.data.annotation_record import read_annotation_records
+from sparseunet.data.dataset import Dataset
 from sparseunet.errors import RequestError
+from sparseunet.prediction.options import PredictionOptions
+from sparseunet.prediction.probabilities import predict_probabilities
 from sparseunet.runs.find import default_folds
+from sparseunet.runs.load import load_trained_model
 from sparseunet.workspace import ANNOTATION_JSON
-
-if TYPE_CHECKING:
-    from sparseunet.annotation.annotation_plan import AnnotationPlan
-    from sparseunet.annotation.budget import Budget
-    from sparseunet.annotation.cost import CostModel
-    from sparseunet.annotation.next_round import RoundOptions, SliceUncertainty
-    from sparseunet.annotation.planning_request import Axis
-    from sparseunet.annotation.selection.slices import SliceStack
-    from sparseunet.data.dataset import Dataset
 
 
 def plan_after(
     run_folder: Path,
-    dataset: "Dataset",
+    dataset: Dataset,
     *,
-    budget: "Budget",
-    axis: "Axis",
-    cost: "CostModel",
-    options: "RoundOptions",
+    budget: Budget,
+    axis: Axis,
+    cost: CostModel,
+    options: RoundOptions,
     device: str,
-) -> "AnnotationPlan":
+) -> AnnotationPlan:
     """Rank the slices of a dataset that are not annotated yet; one scan is in memory at a time.
 
     Raises:
         RequestError: No such run, no scan, nothing left to annotate, or budget and data do not fit.
     """
-    from sparseunet.annotation.make_annotation_plan import make_stacks
-    from sparseunet.annotation.next_round import annotated_slices, plan_next_round
-    from sparseunet.data.annotation_record import read_annotation_records
-
     if not run_folder.is_dir():
         raise RequestError(
             f"{run_folder} is no folder; expected the folder of a run.", setting="after"
@@ -71,12 +75,8 @@ def plan_after(
 
 
 def _uncertainties(
-    run_folder: Path, stacks: Sequence["SliceStack"], dataset: "Dataset", *, device: str
-) -> list["SliceUncertainty"]:
-    from sparseunet.annotation.next_round import measure_uncertainty
-    from sparseunet.prediction.options import PredictionOptions
-    from sparseunet.prediction.probabilities import predict_probabilities
-    from sparseunet.runs.load import load_trained_model
+    run_folder: Path, stacks: Sequence[SliceStack], dataset: Dataset, *, device: str
+) -> list[SliceUncertainty]:
 
     model = load_trained_model(run_folder, default_folds(run_folder))
     if tuple(model.labels.foreground) != tuple(dataset.labels.foreground):

@@ -45,6 +45,7 @@ class TrainingRequest:
 
     Attributes:
         prepared: The dataset.
+        store: Its preprocessed cases for this configuration.
         configuration: Network, patch and batch, overrides applied.
         recipe: How to train, nothing left open.
         split: Cases of the fold.
@@ -57,6 +58,7 @@ class TrainingRequest:
     """
 
     prepared: Prepared
+    store: CaseStore
     configuration: Configuration
     recipe: Recipe
     split: Split
@@ -66,11 +68,6 @@ class TrainingRequest:
     time_budget_min: float | None = None
     first: FirstStage | None = None
     pretrained: Path | None = None
-
-    @property
-    def store(self) -> CaseStore:
-        """The preprocessed cases."""
-        return self.prepared.store(self.configuration)
 
     @property
     def run(self) -> Run:
@@ -134,6 +131,7 @@ def resolve_request(
         identity["previous_stage_predictions"] = first.inputs.content_hash()
     return TrainingRequest(
         prepared=prepared,
+        store=store,
         configuration=planned,
         recipe=settled,
         split=split,

@@ -130,13 +130,15 @@ def settle_recipe(
     values["trust"] = DEFAULT_TRUST | dict(given.get("trust", {}))
     if "class_weights" not in given:
         values["class_weights"] = _class_weights(preset, chosen, labels.classes)
-    names = (*labels.classes, *labels.regions)
-    choice = choose_mirror_axes(names, scans, dimensions=configuration.dimensions)
+    notice = None
+    if values.get("mirror_axes") is None:
+        names = (*labels.classes, *labels.regions)
+        choice = choose_mirror_axes(names, scans, dimensions=configuration.dimensions)
+        values["mirror_axes"], notice = choice.axes, choice.notice
     settled = Recipe(**values).resolved(
         planned_iterations=None if time_chooses_length else planned_iterations,
-        mirror_axes=choice.axes,
+        mirror_axes=values["mirror_axes"],
     )
-    notice = choice.notice if values.get("mirror_axes") is None else None
     _require_axes(settled, configuration)
     load_loss(settled.loss)  # wrong names are refused before anything is written
     load_augmentation(settled.augmentation)

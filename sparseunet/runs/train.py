@@ -78,7 +78,7 @@ def train(  # noqa: PLR0913 - every setting of the command is a keyword here
     *,
     recipe: Recipe | Mapping[str, Any] | None = None,
     preset: str = "nnunet",
-    architecture: str | Callable[..., Any] | None = None,
+    architecture: str | None = None,
     patch_size: Sequence[int] | None = None,
     batch_size: int | None = None,
     base_features: int | None = None,
@@ -128,7 +128,7 @@ def train(  # noqa: PLR0913 - every setting of the command is a keyword here
     """
     overrides = Overrides(
         preset=preset,
-        architecture=architecture,  # type: ignore[arg-type]
+        architecture=architecture,
         patch_size=patch_size,
         batch_size=batch_size,
         base_features=base_features,
@@ -182,7 +182,8 @@ def train_request(
     if options.processes.is_first:
         tell_forecast(request, opened)
     with ExitStack() as stack:
-        on_epoch = _listeners(stack, request, opened, options)
+        is_first = options.processes.is_first
+        on_epoch = _listeners(stack, request, opened, options) if is_first else []
         fit(
             request.store,
             request.split,
@@ -191,7 +192,7 @@ def train_request(
             recipe=opened.recipe,
             hardware=opened.hardware,
             folder=folder,
-            on_epoch=on_epoch if options.processes.is_first else [],
+            on_epoch=on_epoch,
             on_pace=partial(tell_pace, opened),
             previous_stage=None if request.first is None else request.first.inputs,
             pretrained=request.pretrained,
@@ -307,7 +308,7 @@ def _tell_other_code(record: RunRecord, folder: Path) -> None:
 def _listeners(
     stack: ExitStack, request: TrainingRequest, opened: OpenedRun, options: TrainingOptions
 ) -> list[OnEpoch]:
-    """Return what is called after every epoch."""
+    """Return what the first process calls after every epoch."""
     folder, run = request.run.fold_folder, request.run
 
     def show(log: Sequence[LogEntry]) -> None:
@@ -317,8 +318,6 @@ def _listeners(
     listeners: list[OnEpoch] = [show]
     if options.on_epoch is not None:
         listeners.append(partial(options.on_epoch, run))
-    if not options.processes.is_first:
-        return listeners
     if options.tensorboard:
         listeners.append(stack.enter_context(write_tensorboard(folder / TENSORBOARD)))
     if options.wandb is not None:

@@ -4,7 +4,6 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from sparseunet.runs.exchange.model_file import Manifest, pack, write_model_file
 from sparseunet.runs.exchange.nnunet_model import write_nnunet_model
 from sparseunet.runs.load import load_previous_stage, load_trained_model
 from sparseunet.runs.record import read_record
+from sparseunet.version import package_version
 from sparseunet.workspace import (
     CHECKPOINT_FINAL,
     RUN_JSON,
@@ -80,7 +80,7 @@ def export_model(
         },
         scores=_scores(run_folder, folds),
         versions=dict(runs[folds[0]].versions),
-        exported_with=f"sparseunet {version('sparseunet')}",
+        exported_with=f"sparseunet {package_version()}",
         files=pack(files),
     )
     write_model_file(output, manifest, files)

@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from sparseunet.networks.trained_model import TrainedModel, load_network
 from sparseunet.runs.exchange.find_models import FoundModel
 from sparseunet.runs.load import load_found_model, load_previous_stage
 from sparseunet.runs.record import RunRecord, read_record, write_record
+from sparseunet.version import package_version
 from sparseunet.workspace import CHECKPOINT_FINAL, fold_folder, folds_of, is_plain_name
 
 
@@ -118,7 +118,7 @@ def _describe(
         "kind": found.kind,
         "checkpoint": checkpoint.name,
         "sha256": hash_file(checkpoint),
-        "sparseunet": version("sparseunet"),
+        "sparseunet": package_version(),
     }
     if found.kind == "sparseunet":
         return replace(read_record(checkpoint.parent), imported_from=origin)
