@@ -96,12 +96,13 @@ MINIMUM_DENSITY_3D = 0.1
 _MORE_SLICES = (
     "Not everybody finds that more volumes beat more slices: on cardiac cine MR Stein et al. "
     "(arXiv 2307.12619) gained more from slices than from volumes (48 volumes came close to 160 "
-    "and 240; slices of the middle were worth most), and in Z25 some ATLAS budgets too."
+    "and 240; slices of the middle were worth most), and in Zhang et al. (2025) "
+    "some ATLAS budgets too."
 )
 _CLEVER_SLICES = (
     "Choosing slices cleverly inside a volume was no better than at equal intervals or at random "
-    "(Z25 §4.3); over whole datasets no method reliably beat random choice that knows the "
-    "foreground (nnActive, arXiv 2511.19183)."
+    "(Zhang et al. 2025, §4.3); over whole datasets no method reliably beat random "
+    "choice that knows the foreground (nnActive, arXiv 2511.19183)."
 )
 _TRY_IT = (
     "The trade-off depends on the data: try it on a dense dataset like yours with "
@@ -165,13 +166,14 @@ def describe_evidence(dimensions: int) -> tuple[str, ...]:
         "lowest to highest; axial slices, 72 to 500 volumes; your target is none of them."
     )
     if dimensions == 2:
-        return (f"Z25 table 2 (2D networks): {common}",)
+        return (f"Zhang et al. (2025), table 2 (2D networks): {common}",)
     borrowed = (
         "Weak for 3D: relative to density 0.8 (ATLAS 0.4), not to dense labels, and the loss by "
         "fewer volumes is borrowed from 2D (table 2)."
     )
     failed = f"Below density {MINIMUM_DENSITY_3D:g} one of the four was not learned at all in 3D."
-    return (f"Z25 table 4 (3D networks, all volumes annotated): {common}", borrowed, failed)
+    source = f"Zhang et al. (2025), table 4 (3D networks, all volumes annotated): {common}"
+    return (source, borrowed, failed)
 
 
 def _along(points: object, values: object, position: float) -> float:

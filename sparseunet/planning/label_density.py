@@ -177,6 +177,7 @@ def recommend_configuration(
 def _recommend_for_sparse(
     plan: Plan, summary: DensitySummary, batches: dict[str, BatchContent]
 ) -> Recommendation:
+    """Return the network to start with when cases are annotated sparsely, and the reason."""
     found = (
         f"The median annotated case has {summary.density:.0%} of its slices annotated "
         f"({summary.annotated_slices:g} of {summary.num_slices:g})"
@@ -190,8 +191,8 @@ def _recommend_for_sparse(
         return Recommendation(
             configuration=None,
             reason=f"The labels are scribbles ({summary.filled:.1%} of the voxels of an annotated "
-            f"slice), for which Z25 has no figures; of a batch at least {shares} is annotated, so "
-            "train both and compare them on densely annotated cases.",
+            f"slice), for which Zhang et al. (2025) have no figures; of a batch at least "
+            f"{shares} is annotated, so train both and compare them on densely annotated cases.",
         )
     if plan.transpose_forward[0] != summary.axis:
         return Recommendation(
@@ -203,13 +204,13 @@ def _recommend_for_sparse(
     if summary.density < ENOUGH_DENSITY_3D:
         return Recommendation(
             configuration="2d",
-            reason=f"{found}; at 5 % Z25 lost at most 2.4 % of the dense IoU "
+            reason=f"{found}; at 5 % Zhang et al. (2025) lost at most 2.4 % of the dense IoU "
             "in 2D (table 2), while in 3D one task of four learned nothing at 5 % and improved "
             "from 10 % on (§4.1.2).",
         )
     return Recommendation(
         configuration="3d_fullres",
-        reason=f"{found}; from 10 % on all four 3D tasks of Z25 learned "
+        reason=f"{found}; from 10 % on all four 3D tasks of Zhang et al. (2025) learned "
         "(§4.1.2), and 3D sees the neighbourhood of a slice; 2d is the quicker check.",
     )
 

@@ -13,14 +13,14 @@ from sparseunet.errors import RequestError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
-    """One training of a paper."""
+    """The training of one network in a paper."""
 
     source: str
-    """Where it stands, and what of it is ours."""
+    """Where the paper states it, and which values the paper leaves open."""
     dimensions: int | None = None
-    """2 or 3; None for any configuration."""
+    """Dimensions of the network, 2 or 3; None for any configuration."""
     architecture: str | None = None
-    """None keeps the planned network."""
+    """Name of the architecture; None keeps the planned network."""
     patch_size: tuple[int, ...] | None = None
     """Voxels along (z, y, x); None keeps the planned patch."""
     batch_size: int | None = None
@@ -33,7 +33,7 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "nnunet": Preset(source="nnU-Net 2.8.1: the plan's network and every default"),
     "z25-lits-2d": Preset(
-        source="Z25 table 2, LiTS17",
+        source="Zhang et al. 2025, table 2, LiTS17",
         dimensions=2,
         architecture="inception_unet",
         batch_size=16,
@@ -49,7 +49,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "z25-dbc-2d": Preset(
-        source="Z25 table 2, DBC breast and FGT",
+        source="Zhang et al. 2025, table 2, DBC breast and FGT",
         dimensions=2,
         architecture="segformer_b3",
         batch_size=16,
@@ -64,7 +64,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "z25-atlas-2d": Preset(
-        source="Z25 table 2, ATLAS",
+        source="Zhang et al. 2025, table 2, ATLAS",
         dimensions=2,
         architecture="cam_wnet",
         batch_size=16,
@@ -80,8 +80,8 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "z25-lits-3d": Preset(
-        source="Z25 table 2, LiTS17. Patches of 128³ voxels are shrunk to 64³ there; here the "
-        "patch is 64³ voxels of the plan's spacing. Nesterov's momentum is ours",
+        source="Zhang et al. 2025, table 2, LiTS17. Patches of 128³ voxels are shrunk to 64³ "
+        "there; here the patch is 64³ voxels of the plan's spacing. Nesterov's momentum is ours",
         dimensions=3,
         architecture="plain_unet",
         patch_size=(64, 64, 64),
@@ -98,7 +98,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "z25-dbc-3d": Preset(
-        source="Z25 table 2, DBC breast and FGT (AdamW: its appendix G)",
+        source="Zhang et al. 2025, table 2, DBC breast and FGT (AdamW: its appendix G)",
         dimensions=3,
         architecture="segresnet",
         patch_size=(64, 128, 128),
@@ -113,7 +113,8 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "z25-atlas-3d": Preset(
-        source="Z25 table 2, ATLAS; with the architecture attention_unet its check (§4)",
+        source="Zhang et al. 2025, table 2, ATLAS; with the architecture attention_unet its check "
+        "(§4)",
         dimensions=3,
         architecture="unetr",
         patch_size=(64, 96, 96),
@@ -130,7 +131,8 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "z20-2d": Preset(
-        source="Z20, 2D base model. Network, batch (the plan's) and 20 000 iterations are ours",
+        source="Zheng et al. 2020, 2D base model. Network, batch (the plan's) and 20 000 "
+        "iterations are ours",
         dimensions=2,
         architecture="plain_unet",
         recipe={
@@ -145,7 +147,8 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "z20-3d": Preset(
-        source="Z20, 3D base model. Patch, batch (the plan's) and 20 000 iterations are ours",
+        source="Zheng et al. 2020, 3D base model. Patch, batch (the plan's) and 20 000 "
+        "iterations are ours",
         dimensions=3,
         architecture="densevoxnet",
         patch_size=(64, 64, 64),
@@ -160,12 +163,12 @@ PRESETS: dict[str, Preset] = {
         },
     ),
 }
-"""Name to preset; the three networks of P23 follow."""
+"""Name to preset; the three networks of Payer et al. (2023) follow."""
 
 PRESETS |= {
     f"p23-{name}": Preset(
-        source="P23 §3.3, BraTS19: the network; all else is ours. FLARE21 and MSD-Heart: with the "
-        f"architecture {resnext}",
+        source="Payer et al. 2023, §3.3, BraTS19: the network; all else is ours. FLARE21 and "
+        f"MSD-Heart: with the architecture {resnext}",
         dimensions=2,
         architecture=architecture,
         batch_size=8,

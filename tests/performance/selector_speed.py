@@ -57,7 +57,11 @@ def main() -> None:
             LabelSchema(classes=CLASSES, regions={}),
         )
         print("Seconds per scan, wall (processor)\n")
-        print("| selector |", " | ".join(groups), "| P23 | P23 / processor |")
+        print(
+            "| selector |",
+            " | ".join(groups),
+            "| Payer et al. 2023 | Payer et al. 2023 / processor |",
+        )
         print("| --- |", " | ".join("---" for _ in groups), "| --- | --- |")
         for selector in arguments.selectors:
             times = [

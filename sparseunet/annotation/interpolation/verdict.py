@@ -40,7 +40,7 @@ class MethodEstimate:
     """Batched IoU of the slices that it would fill, mean over classes, in [0, 1]."""
     iou_of_class: dict[str, float]
     exponent: float
-    """Of the distance, in the curve of `judge`."""
+    """Exponent of the distance in the curve of `judge`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,7 @@ class Verdict:
     """Whether, how and how far to interpolate a dataset."""
 
     method: str
-    """The one to take."""
+    """The recommended method."""
     until_gap_mm: float
     """The widest gap whose slices are expected to be right to `WORTH_IOU`; 0 if none is."""
     density: float
@@ -58,9 +58,9 @@ class Verdict:
     why_2d: str
     why_3d: str
     estimates: tuple[MethodEstimate, ...]
-    """The best first."""
+    """Estimates of all methods, the best first."""
     hidden: tuple[HiddenSlices, ...]
-    """What the estimates are made from."""
+    """The hidden slices that the estimates are made from."""
     labels_hash: str | None = None
     """Of the label files that it was made from (`hash_labels`); None in files that do not say."""
 
@@ -104,7 +104,8 @@ def judge(
         density=density,
         use_2d=False,
         use_3d=use_3d,
-        why_2d="In 2D, training on interpolated slices helped in none of four tasks (Z25 §4.2).",
+        why_2d="In 2D, training on interpolated slices helped in none of four tasks "
+        "(Zhang et al. 2025, §4.2).",
         why_3d=why_3d,
         estimates=estimates,
         hidden=tuple(hidden),
@@ -280,9 +281,11 @@ def _judge_3d(best: MethodEstimate, until_gap_mm: float, density: float) -> tupl
     if density >= SPARSE_DENSITY:
         return False, (
             f"{found}; with {SPARSE_DENSITY:.0%} or more, 3D networks learn from the annotated "
-            "slices alone, and interpolated ones cost accuracy in two tasks of four (Z25 §4.2)."
+            "slices alone, and interpolated ones cost accuracy in two tasks of four "
+            "(Zhang et al. 2025, §4.2)."
         )
     return True, (
         f"{found}; with fewer than {SPARSE_DENSITY:.0%}, a 3D network may not learn from the "
-        "annotated slices alone, and interpolated ones then help (Z25 §4.2)."
+        "annotated slices alone, and interpolated ones then help "
+        "(Zhang et al. 2025, §4.2)."
     )

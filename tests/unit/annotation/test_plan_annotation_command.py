@@ -35,7 +35,12 @@ def test_the_alternatives_stand_side_by_side_with_their_evidence(workspace, caps
     assert chosen == [row for row in chosen if row[1:3] == ["6", "14"]]
     assert len(chosen) == 1
     assert {row[1 if row[0] in "!>" else 0] for row in table} == {"6", "4", "3", "2", "1"}
-    for part in ("Z25 table 4", "Weak for 3D", "Stein et al.", "nothing was measured yet"):
+    for part in (
+        "Zhang et al. (2025), table 4",
+        "Weak for 3D",
+        "Stein et al.",
+        "nothing was measured yet",
+    ):
         assert part in out
     assert "start with scan_000, z = " in out
     assert read_annotation_plan(workspace / "plan.json").num_slices == 14
