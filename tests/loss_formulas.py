@@ -98,8 +98,8 @@ def _dice(scores, annotated, first, *, batch_dice):
                 2 * (w * p[:, channel] * t[:, channel]).sum(),
                 (w * p[:, channel]).sum() + (w * t[:, channel]).sum(),
             )
-            for (p, t, w), looked_for in zip(scores, annotated[:, channel], strict=True)
-            if looked_for and w.any()
+            for (p, t, w), is_annotated in zip(scores, annotated[:, channel], strict=True)
+            if is_annotated and w.any()
         ]
         if batch_dice and sums:
             sums = [tuple(np.sum(sums, axis=0))]

@@ -1,4 +1,4 @@
-"""Batches of a training in order, made ahead by processes that may die.
+"""Batches of a training in order, made in advance by worker processes that may die.
 
 A batch is a function of its step alone, so processes that died are replaced and make the very
 batches that are missing.
@@ -26,12 +26,12 @@ from sparseunet.training.processes import may_fork
 
 logger = logging.getLogger(__name__)
 
-_AHEAD = 3
-"""Batches per process that are made before they are asked for."""
-_DEATH_S = 10.0
-"""So long at most a dying process may take to be gone; a large one gives much memory back."""
+_PREFETCH = 3
+"""Batches that each process makes in advance."""
+_EXIT_TIMEOUT_S = 10.0
+"""Longest wait for a dying process to end; freeing much memory takes a while."""
 _MAX_DEATHS = 3
-"""So often may processes die while no batch arrives."""
+"""Deaths without a batch in between after which processes are given up."""
 _SHARED_MEMORY = Path("/dev/shm")
 _OUT_OF_MEMORY = {signal.SIGKILL, signal.SIGBUS} if hasattr(signal, "SIGKILL") else set()
 _HINTS = {
@@ -54,13 +54,15 @@ def load_batches(
         SparseUNetError: A batch cannot be made (names case and file), or processes keep dying for
             another reason than memory.
     """
-    careful, remaining, deaths = _Careful(dataset), steps, 0
+    batches_or_failures, remaining, deaths = _BatchesOrFailures(dataset), steps, 0
     num_workers = _workers_that_fit(dataset, num_workers)
     while remaining and num_workers:
-        crew = _Crew(careful, remaining, num_workers=num_workers, pin_memory=pin_memory)
+        workers = _WorkerGroup(
+            batches_or_failures, remaining, num_workers=num_workers, pin_memory=pin_memory
+        )
         try:
             while remaining:
-                batch = _unwrap(next(crew))
+                batch = _unwrap(next(workers))
                 remaining, deaths = remaining[1:], 0
                 yield batch
         except _WorkersDiedError as error:
@@ -82,9 +84,9 @@ def load_batches(
                 else "From now on batches are made without processes, which is slower.",
             )
         finally:
-            crew.end()
+            workers.end()
     for step in remaining:
-        batch = _unwrap(careful[step])
+        batch = _unwrap(batches_or_failures[step])
         yield batch.pin_memory() if pin_memory else batch
 
 
@@ -95,8 +97,8 @@ class _Failure:
     message: str
 
 
-class _Careful(Dataset["Batch | _Failure"]):
-    """The batches of a dataset, or why there is none."""
+class _BatchesOrFailures(Dataset["Batch | _Failure"]):
+    """The batches of a dataset; a `_Failure` in place of a batch that cannot be made."""
 
     def __init__(self, dataset: BatchDataset) -> None:
         self.dataset = dataset
@@ -106,19 +108,19 @@ class _Careful(Dataset["Batch | _Failure"]):
             return self.dataset[step]
         except SparseUNetError as error:
             return _Failure(message=f"The batch of step {step + 1} cannot be made: {error}")
-        except Exception:  # noqa: BLE001 - a fault of ours, told with all it needs to be found
-            told = traceback.format_exc()
-            return _Failure(message=f"The batch of step {step + 1} cannot be made:\n{told}")
+        except Exception:  # noqa: BLE001 - a fault of ours, shown with all it needs to be found
+            details = traceback.format_exc()
+            return _Failure(message=f"The batch of step {step + 1} cannot be made:\n{details}")
 
 
-def _unwrap(answer: "Batch | _Failure") -> Batch:
-    if isinstance(answer, _Failure):
-        raise SparseUNetError(answer.message)
-    return answer
+def _unwrap(result: "Batch | _Failure") -> Batch:
+    if isinstance(result, _Failure):
+        raise SparseUNetError(result.message)
+    return result
 
 
 class _WorkersDiedError(Exception):
-    """Says which processes died, and of what."""
+    """Worker processes died; the message names each and the cause."""
 
     def __init__(self, dead: list[tuple[int, multiprocessing.process.BaseProcess]]) -> None:
         self.for_memory = all(-(process.exitcode or 0) in _OUT_OF_MEMORY for _, process in dead)
@@ -131,11 +133,11 @@ class _WorkersDiedError(Exception):
         )
 
 
-class _Crew:
-    """The processes of one torch loader."""
+class _WorkerGroup:
+    """The worker processes of one torch loader."""
 
     def __init__(
-        self, dataset: _Careful, steps: range, *, num_workers: int, pin_memory: bool
+        self, dataset: _BatchesOrFailures, steps: range, *, num_workers: int, pin_memory: bool
     ) -> None:
         loader = DataLoader(
             dataset,
@@ -143,8 +145,8 @@ class _Crew:
             sampler=steps,
             num_workers=num_workers,
             pin_memory=pin_memory,
-            prefetch_factor=_AHEAD,
-            worker_init_fn=_obey_training,
+            prefetch_factor=_PREFETCH,
+            worker_init_fn=_set_up_worker,
             multiprocessing_context=_context(),
         )
         others = set(multiprocessing.active_children())
@@ -162,11 +164,13 @@ class _Crew:
         try:
             return next(self._iterator)
         except (RuntimeError, OSError, EOFError):
-            # A dying process first closes what others hear it by and is gone some time later.
-            ended = connection.wait([process.sentinel for process in self._processes], _DEATH_S)
+            # A dying process first closes the pipe that others read and is gone some time later.
+            ended = connection.wait(
+                [process.sentinel for process in self._processes], _EXIT_TIMEOUT_S
+            )
             for process in self._processes:
                 if process.sentinel in ended:
-                    process.join(_DEATH_S)
+                    process.join(_EXIT_TIMEOUT_S)
             dead = [
                 (number, process)
                 for number, process in enumerate(self._processes)
@@ -180,14 +184,14 @@ class _Crew:
 
     def end(self) -> None:
         """End the processes and wait for them."""
-        self._iterator = None  # torch tells them to end, and waits
+        self._iterator = None  # torch asks them to end, and waits
         for process in self._processes:
             process.kill()
             process.join()
 
 
 def _context() -> BaseContext | None:
-    """How processes start; None as the system usually does."""
+    """Return the start method of worker processes; None for the default of the system."""
     if may_fork() or "forkserver" not in multiprocessing.get_all_start_methods():
         return None
     context = multiprocessing.get_context("forkserver")
@@ -195,15 +199,15 @@ def _context() -> BaseContext | None:
     return context
 
 
-def _obey_training(_: int) -> None:
-    """In a new process: ignore what a terminal or a scheduler sends to all, end with the parent."""
+def _set_up_worker(_: int) -> None:
+    """Prepare a new worker process: ignore SIGINT and SIGTERM, and end when the parent ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """End this process when the training is gone, which torch does not see beside a fork server."""
+    """End this process when the training ends; torch does not notice with a fork server."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -242,7 +246,7 @@ def fitting_workers(num_workers: int, *, batch_bytes: int, free_bytes: int) -> i
     Every worker has some batches ready and makes another; training holds one more.
     """
     room = free_bytes // max(1, batch_bytes) - 1
-    return max(0, min(num_workers, room // (_AHEAD + 1)))
+    return max(0, min(num_workers, room // (_PREFETCH + 1)))
 
 
 def batch_bytes(dataset: BatchDataset) -> int:

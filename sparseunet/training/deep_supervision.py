@@ -11,8 +11,11 @@ from torch.nn import functional
 def level_weights(num_levels: int) -> tuple[float, ...]:
     """Return the weight of each output, highest resolution first; they sum to 1.
 
-    Halves from level to level, the lowest output counts nothing (nnU-Net 2.8.1). A network with a
-    single output gets weight 1, where nnU-Net divides 0 by 0.
+    The weight halves from level to level, and the lowest level has weight 0 (nnU-Net 2.8.1). A
+    network with a single output gets weight 1, where nnU-Net divides 0 by 0.
+
+    >>> level_weights(3)  # 1, 1/2, 0 divided by their sum
+    (0.6666666666666666, 0.3333333333333333, 0.0)
     """
     weights = [0.5**level for level in range(num_levels)]
     if num_levels > 1:
@@ -43,8 +46,21 @@ def targets_of_levels(
 
     Returns:
         Labels (int64) and weights (float32) on the grid of each level.
+
+    Example, one row of eight voxels, four of them annotated, shrunk by 2 and then again by 2:
+
+        labels          1 1 | 0 2 | 0 0 | 0 3
+        weight          1 1 | 1 0 | 0 0 | 0 1
+        labels by 2      1     0  |  0     3
+        weight by 2      1     1  |  0     1
+        labels by 4         1     |     3
+        weight by 4         1     |     1
+
+    Label 2 is not annotated and never counts. In the last row label 1 has two votes and 0 has one.
     """
     levels = []
+    # Votes are summed from the labels once and then from level to level, so that a coarse level
+    # counts voxels of full resolution and not the winners of the level before.
     factor = (1,) * (labels_BZYX.ndim - 1)
     votes_BVZYX: Tensor | None = None
     level_labels, level_weight = labels_BZYX, weight_BZYX
@@ -57,7 +73,7 @@ def targets_of_levels(
                 else _sum_blocks(votes_BVZYX, stride)
             )
             level_weight = _largest_in_blocks(level_weight, stride)
-            level_labels = _elect(votes_BVZYX, labels_BZYX, weight_BZYX, factor)
+            level_labels = _label_with_most_votes(votes_BVZYX, labels_BZYX, weight_BZYX, factor)
         levels.append((level_labels, level_weight))
     return levels
 
@@ -76,26 +92,39 @@ def _count_votes(
 
 
 def _sum_blocks(values_BVZYX: Tensor, stride: Sequence[int]) -> Tensor:
+    """Return the sum over each block of `stride` voxels."""
     average = {2: functional.avg_pool2d, 3: functional.avg_pool3d}[len(stride)]
     summed: Tensor = average(values_BVZYX, tuple(stride), divisor_override=1)
     return summed
 
 
 def _largest_in_blocks(weight_BZYX: Tensor, stride: Sequence[int]) -> Tensor:
+    """Return the maximum over each block of `stride` voxels."""
     largest = {2: functional.max_pool2d, 3: functional.max_pool3d}[len(stride)]
     return largest(weight_BZYX.unsqueeze(1), tuple(stride)).squeeze(1)
 
 
-def _elect(
+def _label_with_most_votes(
     votes_BVZYX: Tensor, labels_BZYX: Tensor, weight_BZYX: Tensor, factor: tuple[int, ...]
 ) -> Tensor:
-    """Return the label with most votes in each block."""
+    """Return the label with the largest summed weight in each block, int64.
+
+    A tie goes to the label of the voxel at position `factor // 2` of the block if that voxel is
+    annotated, else to the smallest label.
+
+    Args:
+        votes_BVZYX: Summed weight of each label in each block.
+        labels_BZYX: Labels at full resolution.
+        weight_BZYX: Weights at full resolution.
+        factor: Voxels of a block along each axis.
+    """
     middle = (slice(None), *(slice(step // 2, None, step) for step in factor))
-    labels_middle, casting_vote = labels_BZYX[middle], 1e-4 * prod(factor) * weight_BZYX[middle]
+    # At most a ten-thousandth of the largest possible vote, so that it only decides ties.
+    labels_middle, tie_break = labels_BZYX[middle], 1e-4 * prod(factor) * weight_BZYX[middle]
     best_label = torch.zeros_like(labels_middle)
-    best_score = votes_BVZYX[:, 0] + (labels_middle == 0) * casting_vote
+    best_score = votes_BVZYX[:, 0] + (labels_middle == 0) * tie_break
     for value in range(1, votes_BVZYX.shape[1]):
-        score = votes_BVZYX[:, value] + (labels_middle == value) * casting_vote
+        score = votes_BVZYX[:, value] + (labels_middle == value) * tie_break
         better = score > best_score
         best_score = torch.maximum(score, best_score)
         best_label.masked_fill_(better, value)

@@ -12,6 +12,7 @@ import torch
 from sparseunet.networks.device import autocast
 from sparseunet.training.batches import load_batches
 from sparseunet.training.checkpoints import Checkpoints
+from sparseunet.training.epoch_sums import EpochSums
 from sparseunet.training.interruption import TrainingInterruptedError
 from sparseunet.training.loader import Batch, BatchDataset
 from sparseunet.training.objective import Objective
@@ -20,21 +21,20 @@ from sparseunet.training.recipe import Recipe
 from sparseunet.training.run_log import LogEntry
 from sparseunet.training.state import TrainingState
 from sparseunet.training.step import Hardware, train_step
-from sparseunet.training.tally import Tally
 
 _VALIDATION_SHARE = 5
-"""One validation step for so many training steps (nnU-Net 2.8.1: 50 for 250)."""
+"""Training steps per validation step (nnU-Net 2.8.1: 250 and 50)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engine:
-    """What stays the same from step to step."""
+    """Objective, recipe, hardware and stop signal of a training."""
 
     objective: Objective
     recipe: Recipe
     hardware: Hardware
     stop_signal: Callable[[], int | None]
-    """Says which signal has asked the training to stop; None for none."""
+    """Returns the number of the signal that asks the training to stop; None for none."""
 
     def raise_if_stopped(self, state: TrainingState) -> None:
         """Raise `TrainingInterruptedError` when a signal has come, to any of the processes."""
@@ -54,7 +54,7 @@ def train_epoch(
     checkpoints: Checkpoints,
     progress: Iterator[int],
 ) -> LogEntry:
-    """Do the steps that are missing of the epoch under way, and return what it was like.
+    """Do the remaining steps of the current epoch and return its line of the log.
 
     Raises:
         TrainingInterruptedError: A signal has come; `state` may be saved and trained on later.
@@ -67,29 +67,29 @@ def train_epoch(
         engine.raise_if_stopped(state)
         start = time.perf_counter()
         next(progress, None)
-        asked = time.perf_counter()
+        wait_start = time.perf_counter()
         batch = next(batches)
-        state.tally.waited_s += time.perf_counter() - asked
+        state.epoch_sums.waited_s += time.perf_counter() - wait_start
         loss, counts = train_step(
             state, batch, objective=engine.objective, recipe=recipe, hardware=engine.hardware
         )
         annotated_voxels = engine.objective.annotated_voxels(batch.weight_BZYX)
-        state.tally.add(loss, counts, annotated_voxels=annotated_voxels)
-        state.tally.duration_s += time.perf_counter() - start
+        state.epoch_sums.add(loss, counts, annotated_voxels=annotated_voxels)
+        state.epoch_sums.duration_s += time.perf_counter() - start
         if state.step < end and checkpoints.is_due_within_epoch():
             checkpoints.write(state)
-    tally, objective = state.tally, engine.objective
+    epoch_sums, objective = state.epoch_sums, engine.objective
     return {
         "epoch": state.epochs + 1,
         "step": state.step,
-        "train_loss": tally.mean_loss,
-        "pseudo_dice": objective.pseudo_dice(tally.counts),
+        "train_loss": epoch_sums.mean_loss,
+        "pseudo_dice": objective.pseudo_dice(epoch_sums.counts),
         "learning_rate": learning_rate_at(state.step - 1, recipe),
-        "annotated_voxels": tally.annotated_voxels,
-        "class_voxels": _by_class(objective, tally),
-        "skipped_steps": tally.skipped_steps,
-        "duration_s": round(tally.duration_s, 3),
-        "waiting_for_data": round(tally.waited_s / max(tally.duration_s, 1e-9), 4),
+        "annotated_voxels": epoch_sums.annotated_voxels,
+        "class_voxels": _by_class(objective, epoch_sums),
+        "skipped_steps": epoch_sums.skipped_steps,
+        "duration_s": round(epoch_sums.duration_s, 3),
+        "waiting_for_data": round(epoch_sums.waited_s / max(epoch_sums.duration_s, 1e-9), 4),
         **peak_memory(engine.hardware.device),
     }
 
@@ -101,7 +101,7 @@ def validate(state: TrainingState, dataset: BatchDataset, *, engine: Engine) -> 
     Raises:
         TrainingInterruptedError: A signal has come.
     """
-    start, tally = time.perf_counter(), Tally()
+    start, epoch_sums = time.perf_counter(), EpochSums()
     device, objective = engine.hardware.device, engine.objective
     count = max(1, engine.recipe.steps_per_epoch // _VALIDATION_SHARE)
     first = (state.epochs + 1) * count
@@ -114,21 +114,21 @@ def validate(state: TrainingState, dataset: BatchDataset, *, engine: Engine) -> 
             moved = batch.to(device)
             with autocast(device, engine.hardware.dtype):
                 outputs = state.network(moved.image_BCZYX)
-            known = moved.labels_BZYX, moved.weight_BZYX, moved.annotated_BK
-            loss, counts = objective.loss(outputs, *known), objective.counts(outputs, *known)
+            target = moved.labels_BZYX, moved.weight_BZYX, moved.annotated_BK
+            loss, counts = objective.loss(outputs, *target), objective.counts(outputs, *target)
             annotated_voxels = objective.annotated_voxels(batch.weight_BZYX)
-            tally.add(float(loss), counts, annotated_voxels=annotated_voxels)
+            epoch_sums.add(float(loss), counts, annotated_voxels=annotated_voxels)
     return {
-        "val_loss": tally.mean_loss,
-        "val_pseudo_dice": objective.pseudo_dice(tally.counts),
-        "val_class_voxels": _by_class(objective, tally),
+        "val_loss": epoch_sums.mean_loss,
+        "val_pseudo_dice": objective.pseudo_dice(epoch_sums.counts),
+        "val_class_voxels": _by_class(objective, epoch_sums),
         "val_duration_s": round(time.perf_counter() - start, 3),
     }
 
 
-def _by_class(objective: Objective, tally: Tally) -> dict[str, int]:
+def _by_class(objective: Objective, epoch_sums: EpochSums) -> dict[str, int]:
     voxels = dict.fromkeys(objective.labels.foreground, 0)
-    return voxels | dict(zip(voxels, tally.class_voxels, strict=False))
+    return voxels | dict(zip(voxels, epoch_sums.class_voxels, strict=False))
 
 
 def peak_memory(device: torch.device) -> dict[str, Any]:

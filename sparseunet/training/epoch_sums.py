@@ -1,4 +1,4 @@
-"""What is summed up over the batches of one epoch."""
+"""Sums over the batches of one epoch: losses, counts and times."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 @dataclass(kw_only=True, slots=True)
-class Tally:
-    """Sums over batches. Those without annotation are left out of everything but the times."""
+class EpochSums:
+    """Sums over the batches of one epoch. Batches without annotation only add to the times."""
 
     losses: list[float] = field(default_factory=list)
     annotated_voxels: int = 0
@@ -23,7 +23,13 @@ class Tally:
     """Part of the duration that was spent waiting for batches."""
 
     def add(self, loss: float, counts: Tensor, *, annotated_voxels: int) -> None:
-        """Add what one step gave."""
+        """Add the result of one step; a step without annotated voxels changes nothing.
+
+        Args:
+            loss: Loss of the batch; if it is not finite the step counts as skipped.
+            counts: (classes, 3): true positive, false positive, false negative voxels.
+            annotated_voxels: Annotated voxels of the batch.
+        """
         if not annotated_voxels:
             return
         self.annotated_voxels += annotated_voxels
@@ -35,7 +41,7 @@ class Tally:
 
     @property
     def mean_loss(self) -> float | None:
-        """None without any."""
+        """Mean loss of a batch; None while no batch had a finite loss."""
         return sum(self.losses) / len(self.losses) if self.losses else None
 
     @property
@@ -46,7 +52,7 @@ class Tally:
         return [int(voxels) for voxels in (self.counts[:, 0] + self.counts[:, 2]).tolist()]
 
     def to_plain(self) -> dict[str, Any]:
-        """Return numbers and tensors for a checkpoint."""
+        """Return the fields as numbers and tensors, which a checkpoint may hold."""
         return {
             "losses": torch.tensor(self.losses, dtype=torch.float64),
             "annotated_voxels": self.annotated_voxels,
@@ -57,6 +63,6 @@ class Tally:
         }
 
     @classmethod
-    def from_plain(cls, content: dict[str, Any]) -> "Tally":
-        """Return what `to_plain` was called on."""
+    def from_plain(cls, content: dict[str, Any]) -> "EpochSums":
+        """Rebuild the sums from the result of `to_plain`."""
         return cls(**(content | {"losses": content["losses"].tolist()}))

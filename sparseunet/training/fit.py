@@ -24,6 +24,7 @@ from sparseunet.training.batches import load_batches
 from sparseunet.training.checkpoints import Checkpoints
 from sparseunet.training.disk import explain_full_disk, warn_if_space_is_short
 from sparseunet.training.epoch import Engine, train_epoch, validate
+from sparseunet.training.epoch_sums import EpochSums
 from sparseunet.training.interruption import TrainingInterruptedError
 from sparseunet.training.loader import MEMORY_BYTES, BatchDataset, BatchRules, summarise_cases
 from sparseunet.training.lock import hold_folder
@@ -38,7 +39,6 @@ from sparseunet.training.run_log import LogEntry, OnEpoch, read_log, summary_lin
 from sparseunet.training.sampling import CaseSummary, resolve_shares
 from sparseunet.training.state import TrainingState, checkpoint_bytes, restore_checkpoint
 from sparseunet.training.step import Hardware
-from sparseunet.training.tally import Tally
 from sparseunet.workspace import CHECKPOINT_LATEST
 
 logger = logging.getLogger(__name__)
@@ -174,6 +174,21 @@ def _train(
     on_pace: OnPace | None,
     label: str,
 ) -> Path:
+    """Run the remaining epochs and return the file of the final weights.
+
+    Args:
+        state: Network, optimiser and counters; changed in place.
+        training: Batches to learn from.
+        validation: Batches of the validation cases; None for no validation.
+        engine: Objective, recipe, hardware and stop signal.
+        checkpoints: Where and when checkpoints are written; only the first process writes.
+        on_epoch: Each called with the whole log after each epoch.
+        on_pace: Called once with the time of the first steps.
+        label: Label of the progress bar.
+
+    Raises:
+        TrainingInterruptedError: A signal has come; a checkpoint of the last step is written.
+    """
     folder, hardware, writes = checkpoints.folder, engine.hardware, checkpoints.writes
     log = read_log(folder, epochs=state.epochs)
     steps = range(state.step, engine.recipe.num_iterations)
@@ -199,7 +214,7 @@ def _train(
                     entry |= validate(state, validation, engine=engine)
                     state.best.consider(entry["val_pseudo_dice"], state)
                     entry["val_running_dice"] = state.best.running_mean
-                state.epochs, state.tally = state.epochs + 1, Tally()
+                state.epochs, state.epoch_sums = state.epochs + 1, EpochSums()
                 if not writes:
                     continue
                 log.append(entry)

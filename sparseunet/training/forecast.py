@@ -33,11 +33,11 @@ _NAMES_SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassForecast:
-    """What a training sees of one class or region."""
+    """How often a training sees one class or region."""
 
     name: str
     voxels_per_batch: float
-    """Annotated voxels of it, on average."""
+    """Mean number of its annotated voxels."""
     batches_with_it: float
     """Share of the batches that hold at least one voxel of it, in [0, 1]."""
     num_cases: int
@@ -62,13 +62,13 @@ class Forecast:
     num_slices: int
     """Annotated slices, in every case across the axis that was annotated."""
     annotated_share: float
-    """Of the voxels of a patch, in [0, 1]."""
+    """Share of the voxels of a patch that are annotated, in [0, 1]."""
     voxels_per_batch: float
     """Annotated voxels of any class: those that the loss counts."""
     views_per_slice: float
     """How often a patch shows an annotated slice, in the whole training."""
     classes: tuple[ClassForecast, ...]
-    """Background first."""
+    """Classes, background first."""
     warnings: tuple[str, ...]
     """What is seen too rarely, each with what to do."""
 

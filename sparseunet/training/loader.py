@@ -141,6 +141,11 @@ class BatchDataset(Dataset[Batch]):
         return self.sampler.places(self._rng(step))
 
     def __getitem__(self, step: int) -> Batch:
+        """Return the batch of a step, or this process' share of it.
+
+        Every random number comes from seed, stream and step. Places and seeds of all samples are
+        drawn before the share is taken, so a sample does not depend on the number of processes.
+        """
         rules = self.rules
         rng = self._rng(step)
         places = self.sampler.places(rng)

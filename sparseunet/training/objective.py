@@ -48,8 +48,8 @@ class Objective:
             outputs: Logits (B, K, Z, Y, X), highest resolution first; or the highest only.
             labels_BZYX: int64 label values at full resolution.
             weight_BZYX: float32; 0 is unannotated.
-            annotated_BK: bool, whether the class of each channel was looked for in the case. None:
-                all in all cases.
+            annotated_BK: bool, whether the class of each channel was annotated in the case. None:
+                all classes in all cases.
         """
         levels = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         shares = [share for share in level_weights(len(levels)) if share > 0]
@@ -75,17 +75,17 @@ class Objective:
     ) -> Tensor:
         """Return (classes, 3) counts of true positive, false positive, false negative voxels.
 
-        A case counts for the classes that were looked for in it.
+        A case counts for the classes that were annotated in it.
         """
         logits_BKZYX = outputs if isinstance(outputs, Tensor) else outputs[0]
         foreground = tuple(self.labels.foreground.values())
         valid = (weight_BZYX > 0).unsqueeze(1)
         if annotated_BK is not None:
-            looked_for_BK = annotated_BK
+            class_annotated_BK = annotated_BK
             if not self.labels.has_regions:
-                looked_for_BK = annotated_BK[:, [value for (value,) in foreground]]
+                class_annotated_BK = annotated_BK[:, [value for (value,) in foreground]]
             space = (1,) * (logits_BKZYX.ndim - 2)
-            valid = valid & looked_for_BK.view(*looked_for_BK.shape, *space)
+            valid = valid & class_annotated_BK.view(*class_annotated_BK.shape, *space)
         if self.labels.has_regions:
             predicted = logits_BKZYX > 0
             target = region_targets(labels_BZYX, foreground, dtype=torch.bool)

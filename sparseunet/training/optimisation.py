@@ -49,7 +49,7 @@ def step_decay(step: int, num_steps: int, recipe: Recipe) -> float:  # noqa: ARG
 
 
 def constant(step: int, num_steps: int, recipe: Recipe) -> float:  # noqa: ARG001
-    """Stay."""
+    """Return 1: the learning rate does not change."""
     return 1.0
 
 

@@ -24,7 +24,7 @@ class TrainingPatch(NamedTuple):
     """What a network learns from, on the same box. Outside the case everything is 0."""
 
     image_CZYX: np.ndarray
-    """float32, an array of its own."""
+    """float32, an array that nothing else refers to."""
     labels_ZYX: np.ndarray
     """Label values, unsigned."""
     weight_ZYX: np.ndarray
@@ -90,6 +90,8 @@ def read_training_patch(
 
 
 class _Read(NamedTuple):
+    """The arrays of one box as stored; fields as in `Patch`, then the previous stage."""
+
     image_CZYX: np.ndarray
     labels_ZYX: np.ndarray
     source_ZYX: np.ndarray
@@ -106,12 +108,17 @@ def _read_box(
     shape: Box,
     previous_stage: PreviousStage | None,
 ) -> _Read:
-    """Read a box; 0 outside the case."""
+    """Read a box that may reach outside the case, filled with 0 there.
+
+    Along an axis of 10 voxels a box of 6 from -2 reads voxels 0 to 3 and writes them to positions 2
+    to 5. A box wholly outside reads nothing.
+    """
     low = tuple(min(max(0, first), length) for first, length in zip(start, shape, strict=True))
     high = tuple(
         max(bottom, min(length, first + extent))
         for bottom, first, extent, length in zip(low, start, size, shape, strict=True)
     )
+    # Only what lies inside is read; most boxes lie inside wholly and are returned as they are.
     box: tuple[Box, Box] = (low[0], low[1], low[2]), (high[0], high[1], high[2])
     previous = None if previous_stage is None else previous_stage.read_patch(case, *box)
     read = _Read(*cases.read_patch(case, *box), previous)
@@ -133,6 +140,7 @@ def _read_box(
 
 
 def _sample(points: SamplePoints, box: _Read) -> _Read:
+    """Sample every array at the points: the image linearly, the others from the nearest voxel."""
     kept = {
         name: array
         for name, array in box._asdict().items()
@@ -143,7 +151,11 @@ def _sample(points: SamplePoints, box: _Read) -> _Read:
 
 
 def _turned_box(size: Box, start: Box) -> tuple[Box, Box]:
-    """Return size and start of the patch that a quarter turn about its centre brings to `size`."""
+    """Return size and start of the patch that a quarter turn about its centre brings to `size`.
+
+    A patch of (1, 4, 8) from (0, 10, 10) has its centre at (12, 14). The turned one has the size
+    (1, 8, 4) and starts at (0, 8, 12).
+    """
     turned = size[0], size[2], size[1]
     z, y, x = (
         first + (before - after) // 2

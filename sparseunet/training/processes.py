@@ -20,10 +20,10 @@ from torch import Tensor, distributed, nn
 from sparseunet.errors import RequestError, SparseUNetError
 
 TIMEOUT = timedelta(minutes=10)
-"""So long a process waits for the others, e.g. for a checkpoint to be written."""
-_CLAIM, _ASKED = "who_tells", "how_many_asked"
-_LINGER_S = 5.0
-"""So long the first process keeps up where errors are agreed on, for others that have not asked."""
+"""Longest time a process waits for the others, e.g. for a checkpoint to be written."""
+_REPORTER_KEY, _NUM_ASKED_KEY = "who_tells", "how_many_asked"
+_WAIT_FOR_OTHERS_S = 5.0
+"""Seconds for which the first process keeps the store open for others that fail, too."""
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ class Processes:
 
 
 ALONE = Processes()
-"""One process, as without `torchrun`."""
+"""The only process of a training, as without `torchrun`."""
 
 
 @contextmanager
@@ -176,30 +176,33 @@ def may_fork() -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """Where processes that end with an error agree on who tells it."""
+    """Store through which failing processes agree on the one that reports the error."""
 
     store: Any
     rank: int
     count: int
 
     def tells(self) -> bool:
-        """Whether this process is the first that asks, or the others cannot be reached."""
+        """Return whether this process shall report its error.
+
+        The first process that calls this does; so does one that cannot reach the others.
+        """
         mine = str(self.rank)
         try:
-            first: bytes = self.store.compare_set(_CLAIM, "", mine)
-            self.store.add(_ASKED, 1)
+            first: bytes = self.store.compare_set(_REPORTER_KEY, "", mine)
+            self.store.add(_NUM_ASKED_KEY, 1)
         except RuntimeError:
             return True
         return first.decode() == mine
 
     def let_others_ask(self) -> None:
-        """Wait until every process has asked who tells, if that is agreed on in this process.
+        """Keep the store open until every process has called `tells`, in the process that holds it.
 
-        At most five seconds, because some may have been killed.
+        Waits five seconds at most, because some processes may have been killed.
         """
-        end_s = time.monotonic() + _LINGER_S
+        end_s = time.monotonic() + _WAIT_FOR_OTHERS_S
         while self.rank == 0 and time.monotonic() < end_s:
-            if self.store.add(_ASKED, 0) >= self.count:
+            if self.store.add(_NUM_ASKED_KEY, 0) >= self.count:
                 return
             time.sleep(0.02)
 
@@ -276,8 +279,8 @@ def _with_others(action: Callable[[], T]) -> T:
 def _leave(*, is_error: bool) -> None:
     """End the threads of this process' group, if there is one.
 
-    They let go of a tensor only after they have told that its sum is there, and for that they need
-    Python, which must not have ended by then. After an error nccl is aborted: to end in order it
+    A thread releases a tensor only after it has reported the sum, which needs a running Python
+    interpreter. After an error nccl is aborted: to end in order it
     would wait for what will never come.
     """
     if not distributed.is_initialized():

@@ -57,12 +57,12 @@ class CaseSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PatchShare:
-    """How often patches are to hold something."""
+    """The share of patches that hold a class, background or unannotated voxels."""
 
     name: str
     """A class or region, or `REST`, `BACKGROUND` or `UNANNOTATED`."""
     weight: float
-    """In relation to the other shares'; above 0."""
+    """Weight relative to the other shares'; above 0."""
     values: tuple[int, ...] = ()
     """Label values of the class; empty for what is no class."""
 
@@ -101,7 +101,7 @@ def resolve_shares(
 
 
 class PatchSampler:
-    """Chooses the patches of batches."""
+    """Chooses which case and which place every patch of a batch is read from."""
 
     def __init__(
         self,
@@ -153,6 +153,12 @@ class PatchSampler:
         ]
 
     def _place(self, rng: np.random.Generator, *, forced: bool) -> PatchPlace:
+        """Draw a case, a voxel of it that the patch must hold, and a start that holds the voxel.
+
+        Args:
+            rng: Decides everything.
+            forced: Whether the patch must hold a foreground class, if the case has any.
+        """
         if self._shares:
             case, voxel = self._by_share(rng)
         elif self._flat and not forced:
@@ -165,6 +171,7 @@ class PatchSampler:
         return PatchPlace(case=case.name, start=start)
 
     def _by_share(self, rng: np.random.Generator) -> tuple["_IndexedCase", _Voxel]:
+        """Draw a patch share by weight, then a case that has it, then a voxel of it."""
         share, pool = self._shares[bisect_right(self._share_edges, rng.random())]
         if not share.values and share.name == REST:
             if not self._flat:
@@ -177,6 +184,11 @@ class PatchSampler:
         return case, _draw(case.other_voxels[share.name], rng)
 
     def _random_slice(self, rng: np.random.Generator) -> tuple["_IndexedCase", int]:
+        """Draw a slice among the annotated slices of all cases, each equally likely.
+
+        Slices are numbered through all cases: with 3, 2 and 4 annotated slices `_slices_before` is
+        0, 3, 5, 9, and number 4 is the slice at position 4 - 3 = 1 of the second case.
+        """
         number = int(rng.integers(self._slices_before[-1]))
         position = bisect_right(self._slices_before, number) - 1
         case = self._all.cases[position]
@@ -184,7 +196,11 @@ class PatchSampler:
 
 
 class _IndexedCase:
-    """A case whose annotated voxels can be drawn slice by slice."""
+    """A case whose annotated voxels can be drawn slice by slice.
+
+    The voxels are sorted by slice. Five voxels in slices 7, 7, 7, 12, 12 give `_slices` [7, 12] and
+    `_first` [0, 3, 5]: the voxels of the second slice are those from 3 to before 5.
+    """
 
     def __init__(self, case: CaseSummary, axis: int) -> None:
         self.name, self.shape, self.is_dense = case.name, case.shape, case.is_dense
@@ -218,13 +234,14 @@ class _IndexedCase:
         return self._draw_ranked(bisect_right(self._slices, index) - 1, rng)
 
     def _draw_ranked(self, rank: int, rng: np.random.Generator) -> _Voxel:
+        """Draw a voxel of the annotated slice at position `rank`."""
         first, stop = self._first[rank], self._first[rank + 1]
         z, y, x = self._voxels[first + int(rng.integers(stop - first))].tolist()
         return z, y, x
 
 
 class _Pool:
-    """Cases to draw from, each as often as it weighs."""
+    """Cases to draw from, with a probability proportional to their weight."""
 
     def __init__(self, cases: Sequence[_IndexedCase], weigh: Callable[[int], float]) -> None:
         self.cases = list(cases)
@@ -238,6 +255,7 @@ class _Pool:
 
 
 def _holding(share: PatchShare, cases: Sequence[_IndexedCase]) -> list[_IndexedCase]:
+    """Return the cases that have voxels of a patch share."""
     if share.values:
         return [case for case in cases if not set(case.values).isdisjoint(share.values)]
     if share.name == REST:
@@ -246,12 +264,13 @@ def _holding(share: PatchShare, cases: Sequence[_IndexedCase]) -> list[_IndexedC
 
 
 def _edges(weights: Sequence[float]) -> list[float]:
-    """Return where the part of each in [0, 1) ends."""
+    """Return the upper end of each weight's part of [0, 1): weights 1, 1, 2 give 0.25, 0.5, 1."""
     sums = list(accumulate(weights))
     return [each / sums[-1] for each in sums]
 
 
 def _draw(voxels: np.ndarray, rng: np.random.Generator) -> _Voxel:
+    """Draw one of the voxels (N, 3), each equally likely."""
     z, y, x = voxels[int(rng.integers(len(voxels)))].tolist()
     return z, y, x
 
@@ -262,7 +281,12 @@ def _start_holding(
     patch_size: tuple[int, int, int],
     rng: np.random.Generator,
 ) -> tuple[int, int, int]:
-    """Draw a start so that the patch holds the voxel and stays inside (or around a small image)."""
+    """Draw a start so that the patch holds the voxel and stays inside (or around a small image).
+
+    Per axis all possible starts are equally likely. With 20 voxels and a patch of 8 that must hold
+    voxel 5, starts 0 to 5 are possible: from 5 - 8 + 1 = -2 to 5, and from 0 to 20 - 8 = 12. With 6
+    voxels and a patch of 8 the patch starts between -2 and 0 and covers the whole axis.
+    """
     start = []
     for position, size, patch in zip(voxel, shape, patch_size, strict=True):
         low, high = min(0, size - patch), max(0, size - patch)

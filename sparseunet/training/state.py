@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sparseunet.errors import SparseUNetError, UnreadableFileError
 from sparseunet.networks.checkpoint import read_checkpoint
 from sparseunet.training.disk import write_whole
-from sparseunet.training.tally import Tally
+from sparseunet.training.epoch_sums import EpochSums
 from sparseunet.workspace import CHECKPOINT_BEST
 
 _SMOOTHING = 0.9
@@ -23,15 +23,15 @@ class Best:
     """Which epoch was the best so far, by a running mean of the mean validation pseudo Dice."""
 
     running_mean: float | None = None
-    """None until a class occurred in validation."""
+    """Running mean of the mean pseudo Dice; None until a class occurred in validation."""
     highest: float | None = None
     weights: dict[str, Tensor] | None = None
-    """Of the best epoch, on the CPU, until they are written; then None."""
+    """Weights of the best epoch, on the CPU, until they are written; then None."""
     step: int = 0
-    """After which the best epoch ended."""
+    """Number of optimiser steps done when the best epoch ended."""
 
     def consider(self, pseudo_dice: dict[str, float | None], state: "TrainingState") -> None:
-        """Take an epoch's validation in; classes that never occurred do not count."""
+        """Update with the validation of an epoch; classes that never occurred do not count."""
         values = [value for value in pseudo_dice.values() if value is not None]
         if not values:
             return
@@ -49,18 +49,18 @@ class Best:
 
 @dataclass(kw_only=True, slots=True)
 class TrainingState:
-    """The moving parts of one training."""
+    """Everything that changes while a network is trained."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    """Does nothing unless training runs in float16."""
+    """Scaler of the loss; does nothing unless training runs in float16."""
     step: int = 0
     """Optimiser steps done."""
     epochs: int = 0
     """Epochs that are finished and in the log."""
-    tally: Tally = field(default_factory=Tally)
-    """Of the training steps since."""
+    epoch_sums: EpochSums = field(default_factory=EpochSums)
+    """Sums over the training steps of the current epoch."""
     best: Best = field(default_factory=Best)
 
 
@@ -78,7 +78,7 @@ def save_checkpoint(state: TrainingState, path: Path) -> None:
         "scaler": state.scaler.state_dict(),
         "step": state.step,
         "epochs": state.epochs,
-        "tally": state.tally.to_plain(),
+        "tally": state.epoch_sums.to_plain(),
         "best": {
             "running_mean": state.best.running_mean,
             "highest": state.best.highest,
@@ -116,7 +116,7 @@ def restore_checkpoint(state: TrainingState, path: Path) -> None:
         state.optimizer.load_state_dict(content["optimizer"])
         state.scaler.load_state_dict(content["scaler"])
         state.step, state.epochs = int(content["step"]), int(content["epochs"])
-        state.tally = Tally.from_plain(content["tally"])
+        state.epoch_sums = EpochSums.from_plain(content["tally"])
         state.best = Best(**content["best"])
     except UnreadableFileError as error:
         found = error.problems[0].found

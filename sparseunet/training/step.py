@@ -22,7 +22,7 @@ Outputs = Tensor | Sequence[Tensor]
 """Logits of every level, highest resolution first; or of the highest only."""
 
 _SMALLEST_SCALE = 2.0**-20
-"""Of the loss in float16; what overflows even then is not finite in any precision."""
+"""Smallest loss scale in float16; a loss that overflows at it is not finite in any precision."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,11 +35,12 @@ class Hardware:
     num_workers: int
     """Processes that make batches; 0 makes them in the main process."""
     processes: Processes = ALONE
-    """That train one network together, each on its share of the batch."""
+    """Processes that train one network together, each on its share of the batch."""
     compiles: bool = False
     """Whether the network is compiled: slow to start, faster on GPUs, other last bits."""
     num_parts: int = 1
-    """Parts in which a share passes the network, one after another, for small memory."""
+    """Parts into which a share of the batch is divided; they pass the network one by one, which
+    needs less memory."""
 
 
 def train_step(
@@ -87,16 +88,18 @@ class _Part:
 
     batch: Batch
     seed: int
-    """Of what drops out of the network."""
+    """Seed of the network's dropout."""
 
     def outputs(self, state: TrainingState, hardware: Hardware) -> Outputs:
+        """Return the logits of these samples."""
         torch.manual_seed(self.seed)
         with autocast(hardware.device, hardware.dtype):
             outputs: Outputs = state.network(self.batch.image_BCZYX)
         return outputs
 
     @property
-    def known(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def target(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Labels, weights and annotated channels: what the outputs are compared with."""
         return self.batch.labels_BZYX, self.batch.weight_BZYX, self.batch.annotated_BK
 
 
@@ -105,7 +108,7 @@ def _backward(
 ) -> tuple[float, Tensor]:
     """Add a part's share to the gradients; return loss and counts of the whole batch."""
     outputs = part.outputs(state, hardware)
-    loss = objective.loss(outputs, *part.known)
+    loss = objective.loss(outputs, *part.target)
     value = float(loss.detach())
     if not math.isfinite(value) and not _may_overflow(state):
         raise SparseUNetError(
@@ -114,7 +117,7 @@ def _backward(
             setting="precision",
         )
     state.scaler.scale(loss).backward()
-    return value, objective.counts(outputs, *part.known)
+    return value, objective.counts(outputs, *part.target)
 
 
 def _backward_in_parts(
@@ -127,39 +130,61 @@ def _backward_in_parts(
 ) -> tuple[float, Tensor]:
     """Do what `_backward` does for the whole batch, holding the feature maps of one part at a time.
 
-    What the loss divides by is known only when all parts have passed. So they pass twice: first
-    without gradient, for the sums over all of them and all processes, then with the gradient of
-    what each part adds to these sums. So sums may not depend on the totals of earlier ones.
+    A loss divides by sums over the whole batch (`Objective.total`), which are known only when all
+    parts have passed. So every part passes twice: the first pass, without gradient, collects the
+    sums; the second computes the loss with the sums of the whole batch in place of the part's own.
+    The gradient of a sum stays that of the part, so the gradients of all parts add up to that of
+    the whole batch. No sum may depend on the total of an earlier one, as that is unknown in the
+    first pass.
+
+    Example: the loss is a / b, w a weight of the network. The first of two parts has a = 3w, b = 2,
+    the second a = 5w, b = 6, so the whole batch has 8w / 8. The first pass collects a = 8w and
+    b = 8. In the second pass the loss is 8w / 8 in both parts; its gradient is 3/8 in the first and
+    5/8 in the second, together 1, the gradient of the whole.
+
+    Returns:
+        Loss and counts of the whole batch, as `_backward`.
     """
+    # 1. Divide this process' share; part numbers, and so seeds, differ between processes.
     first = hardware.processes.rank * hardware.num_parts
     parts = [
         _Part(batch=part, seed=_seed(recipe, state.step, number))
         for number, part in enumerate(batch.parts(hardware.num_parts), start=first)
     ]
+    # 2. First pass: record every sum of every part, in the order in which it is computed, and add
+    #    the parts up.
     sums: list[Tensor] = []
     with torch.no_grad():
         for part in parts:
-            heard: list[Tensor] = []
-            listening = replace(objective, total=partial(_note, heard))
+            part_sums: list[Tensor] = []
+            recorder = replace(objective, total=partial(_record_sum, part_sums))
             outputs = part.outputs(state, hardware)
-            listening.loss(outputs, *part.known)
-            listening.counts(outputs, *part.known)
-            sums = [one + other for one, other in zip(sums, heard, strict=True)] if sums else heard
+            recorder.loss(outputs, *part.target)
+            recorder.counts(outputs, *part.target)
+            if sums:
+                sums = [one + other for one, other in zip(sums, part_sums, strict=True)]
+            else:
+                sums = part_sums
+    # 3. Add the processes up.
     sums = [objective.total(each) for each in sums]
-    whole = 0.0, torch.empty(0)
+    # 4. Second pass: the same sums in the same order take their values from the whole batch.
+    #    Every part then gives loss and counts of the whole, so the last ones are returned.
+    result = 0.0, torch.empty(0)
     for part in parts:
-        knowing = replace(objective, total=partial(_recall, iter(sums)))
-        whole = _backward(state, part, objective=knowing, hardware=hardware)
-    return whole
+        whole_batch = replace(objective, total=partial(_next_sum, iter(sums)))
+        result = _backward(state, part, objective=whole_batch, hardware=hardware)
+    return result
 
 
-def _note(heard: list[Tensor], sums: Tensor) -> Tensor:
-    heard.append(sums)
+def _record_sum(part_sums: list[Tensor], sums: Tensor) -> Tensor:
+    """Append a sum to the list and return it unchanged."""
+    part_sums.append(sums)
     return sums
 
 
-def _recall(totals: Iterator[Tensor], sums: Tensor) -> Tensor:
-    return with_value(sums, next(totals))
+def _next_sum(whole_sums: Iterator[Tensor], sums: Tensor) -> Tensor:
+    """Return the next sum of the whole batch, with the gradient of the part's own sum."""
+    return with_value(sums, next(whole_sums))
 
 
 def _seed(recipe: Recipe, step: int, part: int) -> int:
@@ -174,5 +199,8 @@ def _seed(recipe: Recipe, step: int, part: int) -> int:
 
 
 def _may_overflow(state: TrainingState) -> bool:
-    """Whether float16 may be to blame: its scale starts at 2^16 and is halved at every overflow."""
+    """Return whether a loss that is not finite may be an overflow of float16.
+
+    The scale of the loss starts at 2^16 and is halved at every overflow, down to `_SMALLEST_SCALE`.
+    """
     return state.scaler.is_enabled() and state.scaler.get_scale() > _SMALLEST_SCALE

@@ -40,7 +40,7 @@ class Augmentation:
     """How patches are changed. Everything random is drawn from the generator handed in."""
 
     move: Callable[[np.random.Generator], Movement]
-    """Called first, once per patch."""
+    """Draws how a patch is moved; called first, once per patch."""
     change_intensities: Callable[[np.ndarray, np.random.Generator], np.ndarray]
     """image_CZYX (image_CYX in 2D), float32, of the network's patch size, to the same; it may be
     changed in place."""

@@ -16,7 +16,7 @@ Box = tuple[int, int, int]
 _POINTS_AT_ONCE = 2**15
 """So that coordinates stay in the processor's cache."""
 _ROUNDING_VOXELS = 1e-3
-"""More than coordinates in float32 can be off."""
+"""Greater than the rounding error of coordinates in float32."""
 
 
 class SamplePoints:

@@ -18,7 +18,7 @@ would turn a product with 0 into no number."""
 
 
 def only_here(sums: Tensor) -> Tensor:
-    """Return the sums of the only process there is."""
+    """Return the sums unchanged: the sum over a single process."""
     return sums
 
 

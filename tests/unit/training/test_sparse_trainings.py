@@ -18,8 +18,8 @@ from tiny_training import (
 from sparseunet.data.labels import LabelSchema
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.preprocessing.write import write_case
+from sparseunet.training.epoch_sums import EpochSums
 from sparseunet.training.interruption import TrainingInterruptedError
-from sparseunet.training.tally import Tally
 
 REGIONS = LabelSchema(classes={"background": 0}, regions={"box": (1,)}, regions_class_order=(1,))
 KINDS = {
@@ -73,10 +73,10 @@ def test_interrupted_within_an_epoch_and_resumed_it_equals_an_undisturbed_traini
 
 
 def test_a_batch_without_annotation_is_left_out_of_the_mean():
-    tally = Tally()
-    tally.add(-0.5, torch.tensor([[3, 1, 0]]), annotated_voxels=9)
-    tally.add(0.0, torch.tensor([[0, 0, 0]]), annotated_voxels=0)
-    tally.add(-0.7, torch.tensor([[1, 0, 2]]), annotated_voxels=5)
-    assert tally.mean_loss == pytest.approx(-0.6)
-    assert tally.counts.tolist() == [[4, 1, 2]]
-    assert Tally().mean_loss is None
+    epoch_sums = EpochSums()
+    epoch_sums.add(-0.5, torch.tensor([[3, 1, 0]]), annotated_voxels=9)
+    epoch_sums.add(0.0, torch.tensor([[0, 0, 0]]), annotated_voxels=0)
+    epoch_sums.add(-0.7, torch.tensor([[1, 0, 2]]), annotated_voxels=5)
+    assert epoch_sums.mean_loss == pytest.approx(-0.6)
+    assert epoch_sums.counts.tolist() == [[4, 1, 2]]
+    assert EpochSums().mean_loss is None
