@@ -32,12 +32,12 @@ class KeepLargest:
     name: str
     """`foreground`, or the name of a class or region."""
     values: tuple[int, ...]
-    """Label values whose union it is."""
+    """Label values whose union is cleaned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """What a step did to held-out cases."""
+    """Scores of held-out cases with and without a step."""
 
     step: KeepLargest
     dice_before: float
@@ -45,7 +45,7 @@ class Trial:
     dice_after: float
     is_kept: bool
     reason: str
-    """Why."""
+    """Reason for keeping the step or leaving it out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,10 +56,10 @@ class Postprocessing:
     classes: dict[str, tuple[int, ...]]
     """Name to label values of every class or region of the segmentations it was made for."""
     file_ending: str
-    """With the dot."""
+    """Ending of the label files, with the dot."""
     trials: tuple[Trial, ...]
     num_cases: int
-    """Held-out cases behind the trials."""
+    """Number of held-out cases that the trials were made with."""
     references: str
     """Folder of the references."""
 

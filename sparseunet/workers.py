@@ -1,8 +1,8 @@
 """Work on many cases in light processes, so that one that dies takes no other with it.
 
 Each process is started fresh, imports only what the work needs (never torch, if the work does not)
-and handles one case at a time. Requests and answers are pickled over its standard input and output;
-when the process that asks is gone, so are the workers.
+and handles one case at a time. Requests and responses are pickled and travel over its
+standard input and output; workers end when the process that sends requests ends.
 """
 
 import atexit
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 _START = "import sys; sys.path[:] = sys.argv[1:]; from sparseunet.workers import serve; serve()"
 _IDLE_S = 5.0
 _MAX_DEATHS = 2
-"""So often may an item's process die before the item is given up."""
+"""Deaths of processes working on an item after which the item is given up."""
 
 
 class WorkerDiedError(Exception):
@@ -43,8 +43,8 @@ def map_in_processes(
 
     At most `num_workers` items are worked on at a time. If a process dies, its item is tried once
     more and the rest goes on with one process less; the last one is replaced. With one worker
-    nothing is started and the work is done in this process, where a death is everybody's.
-    Processes stay for a few seconds when all is done, and a call that follows takes them over.
+    or one item no process is started and the work is done in this process. Processes stay alive
+    for a few seconds when all is done, so that a following call can use them again.
 
     Args:
         work: Picklable, as are the items: a function of a module, or a `functools.partial` of one.
@@ -74,10 +74,10 @@ def map_in_processes(
 
 
 def serve() -> None:
-    """Answer requests on standard input until it is closed. What workers run."""
+    """Run as a worker process: answer requests on standard input until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the asking process decides when to stop
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not get between the answers
+    responses = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not get between the responses
     requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
     records = _Records()
@@ -89,30 +89,30 @@ def serve() -> None:
         work = request.work or work
         try:
             assert work is not None, "the first request of a call names the work"
-            answer = _Answer(result=work(request.item), records=records.take())
-            content = pickle.dumps(answer)
+            response = _Response(result=work(request.item), records=records.take())
+            content = pickle.dumps(response)
         except Exception as error:  # noqa: BLE001 - travels to the process that asked
-            content = pickle.dumps(_Answer(error=error, records=records.take()))
-        answers.write(content)
-        answers.flush()
+            content = pickle.dumps(_Response(error=error, records=records.take()))
+        responses.write(content)
+        responses.flush()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Request:
     work: Callable[[Any], Any] | None
-    """None: the same as before."""
+    """The function to call; None for that of the request before."""
     item: Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Answer:
+class _Response:
     result: Any = None
     error: Exception | None = None
     records: list[logging.LogRecord]
 
 
 class _Records(logging.Handler):
-    """Keeps messages until they travel with an answer."""
+    """Keeps messages until they travel with a response."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,21 +138,21 @@ def _read_requests(requests: "queue.SimpleQueue[_Request]") -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Worker:
-    """A process, and what it was started with: where it is and where it finds modules."""
+    """A process, with its working folder and module search path (`environment`)."""
 
     process: "subprocess.Popen[bytes]"
-    surroundings: tuple[str, ...]
+    environment: tuple[str, ...]
 
     @classmethod
-    def start(cls, surroundings: tuple[str, ...]) -> "_Worker":
+    def start(cls, environment: tuple[str, ...]) -> "_Worker":
         process = subprocess.Popen(
             [sys.executable, "-c", _START, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        return cls(process=process, surroundings=surroundings)
+        return cls(process=process, environment=environment)
 
-    def ask(self, request: _Request) -> _Answer:
+    def send(self, request: _Request) -> _Response:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(pickle.dumps(request))
@@ -165,8 +165,8 @@ class _Worker:
         return self.process.wait()
 
 
-class _Idle:
-    """Workers that have nothing to do, kept for a moment in case another call follows."""
+class _IdleWorkers:
+    """Idle workers, kept alive for a few seconds so that another call can use them."""
 
     def __init__(self) -> None:
         self._workers: list[_Worker] = []
@@ -179,10 +179,10 @@ class _Idle:
         timer.daemon = True
         timer.start()
 
-    def take(self, surroundings: tuple[str, ...]) -> _Worker | None:
+    def take(self, environment: tuple[str, ...]) -> _Worker | None:
         with self._lock:
             for worker in reversed(self._workers):
-                if worker.surroundings == surroundings and worker.process.poll() is None:
+                if worker.environment == environment and worker.process.poll() is None:
                     self._workers.remove(worker)
                     return worker
         return None
@@ -201,12 +201,12 @@ class _Idle:
         worker.end()
 
 
-_idle = _Idle()
-atexit.register(_idle.end_all)
+_idle_workers = _IdleWorkers()
+atexit.register(_idle_workers.end_all)
 
 
 class _Pool(Generic[Item, Result]):
-    """One thread per process hands it items and waits for its answers."""
+    """One thread per process hands it items and waits for its responses."""
 
     def __init__(
         self, work: Callable[[Item], Result], items: Sequence[Item], *, num_workers: int
@@ -214,15 +214,15 @@ class _Pool(Generic[Item, Result]):
         self.futures: list[Future[Result]] = [Future() for _ in items]
         self._work = work
         self._items = items
-        self._surroundings = (str(Path.cwd()), *sys.path)
+        self._environment = (str(Path.cwd()), *sys.path)
         self._waiting = deque(range(len(items)))
-        self._deaths = [0] * len(items)
+        self._num_deaths = [0] * len(items)
         self._lock = threading.Lock()
         self._workers: set[_Worker] = set()
         self._stopped = False
         self._num_alive = num_workers
         for _ in range(num_workers):
-            threading.Thread(target=self._drive, daemon=True).start()
+            threading.Thread(target=self._run_worker, daemon=True).start()
 
     def stop(self) -> None:
         """End all processes, in the middle of their work if need be."""
@@ -233,34 +233,38 @@ class _Pool(Generic[Item, Result]):
         for worker in workers:
             worker.end()
 
-    def _drive(self) -> None:
-        goes_on = True
-        while goes_on:
+    def _run_worker(self) -> None:
+        """Start workers one after another and let them process items; body of a thread."""
+        continues = True
+        while continues:
             try:
                 with self._lock:
-                    worker = _idle.take(self._surroundings) or _Worker.start(self._surroundings)
+                    worker = _idle_workers.take(self._environment) or _Worker.start(
+                        self._environment
+                    )
                     self._workers.add(worker)
             except OSError as error:
-                self._give_up(error)
+                self._fail_waiting_items(error)
                 return
-            died = self._feed(worker)
+            died = self._process_items(worker)
             with self._lock:
                 self._workers.discard(worker)
                 if not died and not self._stopped:
-                    _idle.keep(worker)
+                    _idle_workers.keep(worker)
                 # In one step with the count, so that an item put back is never left to nobody.
                 is_last = self._num_alive == 1
-                goes_on = bool(self._waiting) and (is_last or not died)
-                self._num_alive -= not goes_on
+                continues = bool(self._waiting) and (is_last or not died)
+                self._num_alive -= not continues
 
-    def _give_up(self, error: Exception) -> None:
+    def _fail_waiting_items(self, error: Exception) -> None:
+        """Let every waiting item end with an error, as no worker can be started."""
         with self._lock:
             indices, self._waiting = list(self._waiting), deque()
             self._num_alive -= 1
         for index in indices:
             self.futures[index].set_exception(error)
 
-    def _feed(self, worker: _Worker) -> bool:
+    def _process_items(self, worker: _Worker) -> bool:
         """Hand items to a worker until none is left or it dies; return whether it died."""
         work: Callable[[Item], Result] | None = self._work
         while True:
@@ -269,28 +273,29 @@ class _Pool(Generic[Item, Result]):
                     return False
                 index = self._waiting.popleft()
             try:
-                answer = worker.ask(_Request(work=work, item=self._items[index]))
+                response = worker.send(_Request(work=work, item=self._items[index]))
             except (EOFError, OSError, pickle.UnpicklingError):
-                self._bury(worker, index)
+                self._handle_death(worker, index)
                 return True
             except Exception as error:  # noqa: BLE001 - a request or an answer that cannot travel
                 self.futures[index].set_exception(error)
                 continue
             work = None
-            for record in answer.records:
+            for record in response.records:
                 _log_here(record)
-            if answer.error is None:
-                self.futures[index].set_result(answer.result)
+            if response.error is None:
+                self.futures[index].set_result(response.result)
             else:
-                self.futures[index].set_exception(answer.error)
+                self.futures[index].set_exception(response.error)
 
-    def _bury(self, worker: _Worker, index: int) -> None:
+    def _handle_death(self, worker: _Worker, index: int) -> None:
+        """Put the item of a worker that died back into the queue, or fail it after two deaths."""
         cause = _cause(worker.process.wait())
         with self._lock:
             if self._stopped:  # which is what killed it
                 return
-            self._deaths[index] += 1
-            if self._deaths[index] < _MAX_DEATHS:
+            self._num_deaths[index] += 1
+            if self._num_deaths[index] < _MAX_DEATHS:
                 logger.warning("A worker %s; its case is tried once more.", cause)
                 self._waiting.append(index)
                 return

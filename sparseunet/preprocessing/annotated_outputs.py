@@ -29,20 +29,22 @@ def require_only_annotated(
         DatasetError: Annotated voxels hold another class, or no class was looked for.
     """
     by_name = labels.foreground
-    looked_for = {name for name, done in zip(labels.output_names, outputs, strict=True) if done}
-    allowed = {0}.union(*(values for name, values in by_name.items() if name in looked_for))
+    annotated_classes = {
+        name for name, done in zip(labels.output_names, outputs, strict=True) if done
+    }
+    allowed = {0}.union(*(values for name, values in by_name.items() if name in annotated_classes))
     found = set(np.unique(annotation.labels_ZYX[annotation.annotated_ZYX]).tolist())
-    named = ", ".join(name for name in by_name if name in looked_for)
+    named = ", ".join(name for name in by_name if name in annotated_classes)
     if not found or (found <= allowed and named):
         return
     others = found - allowed
-    strange = [name for name, values in by_name.items() if others.intersection(values)]
+    unexpected = [name for name, values in by_name.items() if others.intersection(values)]
     raise DatasetError(
         [
             Problem(
                 case=case.name,
                 file=str(case.label),
-                found=f"labels of {', '.join(strange)}" if strange else "annotated voxels",
+                found=f"labels of {', '.join(unexpected)}" if unexpected else "annotated voxels",
                 expected=f"labels of {named} alone, the annotated_classes of annotation.json"
                 if named
                 else "no annotation, as annotated_classes of annotation.json is empty",

@@ -205,6 +205,14 @@ def _preprocess_files(
     targets: Sequence[_Target],
     outputs: tuple[bool, ...] | None,
 ) -> list[_Outcome]:
+    """Preprocess one case for every target configuration; what is up to date is left alone.
+
+    The image is read only if a target lacks it. Where only the annotation has changed, the image
+    arrays stay and the annotation is written again.
+
+    Returns:
+        One outcome per target, in their order.
+    """
     states = _states(case, targets, outputs)
     manifests = [state.manifest for state in states]
     if all(state.is_current for state in states):

@@ -154,6 +154,15 @@ def take_nearest(array: np.ndarray, maps: Sequence[AxisMap]) -> np.ndarray:
 
 
 def _cells(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return `cell_starts` and `cell_weights` of an axis that shrinks; see `AxisMap`.
+
+    Of 5 voxels shrunk to 2, voxels 0 and 1 form one cell and 2, 3 and 4 the other; weights are
+    1 - distance from the cell's centre (0.75 and 3.25) over its width 2.5:
+
+    >>> starts, weights = _cells(5, 2)
+    >>> starts.tolist(), weights.astype(float).round(1).tolist()
+    ([0, 2], [[0.7, 0.9, 0.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.9, 0.7]])
+    """
     positions = np.arange(size)
     cell = (2 * positions + 1) * new_size // (2 * size)
     starts = np.searchsorted(cell, np.arange(new_size))

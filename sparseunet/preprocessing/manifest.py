@@ -30,7 +30,7 @@ class StoredArray:
     constant: float | bool | int | None
     """The value of every voxel, if there is only one; then there is no file."""
     num_bytes: int
-    """Size of the file."""
+    """Size of the file in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ class Manifest:
     class_voxels: dict[int, int]
     """Number of annotated voxels per label value that occurs, without background."""
     num_annotated_voxels: int
-    """Background included."""
+    """Number of annotated voxels, background included."""
     annotated_slices: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     """Per axis the slices with any annotated voxel."""
     annotated_slices_before: tuple[int, int, int]

@@ -70,7 +70,7 @@ class Prepared:
 
     @property
     def folder(self) -> Path:
-        """Of everything that was prepared."""
+        """Folder of everything that was prepared."""
         return self.workspace.preprocessed_dataset(self.name)
 
     @property
@@ -80,7 +80,7 @@ class Prepared:
 
     @property
     def file_ending(self) -> str:
-        """Of images and label maps, with the dot."""
+        """Ending of images and label maps, with the dot."""
         return str(self.dataset_json["file_ending"])
 
     @property

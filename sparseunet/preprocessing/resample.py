@@ -22,7 +22,7 @@ SLAB_VOXELS = 2**21
 _SLAB_BYTES = 2**25
 """About how much all classes of a slab may need together."""
 _PLANES_AT_ONCE = 48
-"""Of an image, of which one block is resampled."""
+"""Planes of an image that are resampled together."""
 
 
 def resample_image(
@@ -40,6 +40,10 @@ def resample_image(
     to its own values, and slices are then taken by nearest neighbour (nnU-Net 2.8.1).
 
     Works along z in blocks, so beside image and result no third volume is held.
+
+    Example: a row of 2 voxels with values 0 and 4 becomes 4 voxels. Output o reads at
+    (o + 0.5) · 2/4 - 0.5 = -0.25, 0.25, 0.75, 1.25, so linear interpolation gives 0, 1, 3, 4: the
+    border values continue outside.
 
     Args:
         image_CZYX: Any real dtype.
@@ -217,7 +221,12 @@ def slabs(
 def _interpolate(channel_ZYX: np.ndarray, out_ZYX: np.ndarray, maps: Sequence[AxisMap]) -> None:
     """Interpolate along every axis and clip to the values before.
 
-    In the order of `apply_weights`: axes that grow less than z before it, the others behind.
+    In the order of `apply_weights`: axes that grow less than z are resampled before it, the others
+    after it.
+
+    Example of the blocks: z shrinks from 200 to 100 planes by cubic splines, 48 planes at a time.
+    Output planes 0 to 47 read source planes 0 to 108, and 48 to 95 read 83 to 199. Planes 83 to 108
+    are kept from the first block, and only 109 to 199 are read for the second.
     """
     along_z, *_ = maps
     low, high = np.float32(channel_ZYX.min()), np.float32(channel_ZYX.max())
@@ -226,6 +235,7 @@ def _interpolate(channel_ZYX: np.ndarray, out_ZYX: np.ndarray, maps: Sequence[Ax
     for start in range(0, along_z.new_size, _PLANES_AT_ONCE):
         rows = slice(start, min(start + _PLANES_AT_ONCE, along_z.new_size))
         window = source_window(along_z.weights[rows])
+        # Planes that the block before did not read, resampled along the axes that come before z.
         fresh_ZYX = channel_ZYX[max(stop, window.start) : window.stop].astype(
             np.float32, copy=False
         )
@@ -233,6 +243,7 @@ def _interpolate(channel_ZYX: np.ndarray, out_ZYX: np.ndarray, maps: Sequence[Ax
         kept_ZYX = held_ZYX[max(window.start - first, 0) :]
         held_ZYX = np.concatenate((kept_ZYX, fresh_ZYX)) if kept_ZYX.size else fresh_ZYX
         first, stop = window.start, window.stop
+        # Then along z, then along the other axes, and clip what the splines overshoot.
         planes_ZYX = held_ZYX
         if along_z.size != along_z.new_size:
             planes_ZYX = apply_weights(held_ZYX, (along_z.weights[rows, window], None, None))
@@ -274,6 +285,7 @@ def _in_plane(maps: Sequence[AxisMap], *, before_z: bool) -> tuple[np.ndarray | 
 
 
 def _growth(step: AxisMap) -> float:
+    """Return the factor by which an axis grows."""
     return step.new_size / step.size
 
 
@@ -283,6 +295,7 @@ def _first(axis: int) -> tuple[int, ...]:
 
 
 def _arg_max(scores: Iterator[np.ndarray]) -> np.ndarray:
+    """Return the channel with the highest score per voxel, uint16; the lower one at a tie."""
     best_ZYX = np.array(next(scores))
     winner_ZYX = np.zeros(best_ZYX.shape, np.uint16)
     for channel, score_ZYX in enumerate(scores, start=1):
@@ -298,5 +311,6 @@ def _paint_regions(
     values: Sequence[int],
     threshold: float,
 ) -> None:
+    """Write the value of every region above the threshold; later regions overwrite earlier ones."""
     for value, score_ZYX in zip(values, scores, strict=True):
         labels_ZYX[score_ZYX > threshold] = value

@@ -40,7 +40,7 @@ class Patch(NamedTuple):
     source_ZYX: np.ndarray
     """`Source.NONE` everywhere for a case without labels."""
     confidence_ZYX: np.ndarray | None
-    """None for full confidence everywhere."""
+    """float32 in [0, 1]; None for full confidence everywhere."""
     inside_ZYX: np.ndarray
 
 

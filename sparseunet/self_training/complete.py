@@ -31,7 +31,7 @@ from sparseunet.self_training.completed_case import (
     FillingRules,
     PredictedFiles,
     complete_case,
-    read_standing,
+    read_kept_annotation,
 )
 from sparseunet.self_training.completion_report import completion_to_json
 from sparseunet.self_training.teachers import (
@@ -107,7 +107,7 @@ def complete_dataset(
     """
     model = load_found_model(found, folds)
     learned_from = training_cases(found.folder, folds)
-    looked_for = read_annotated_classes(dataset)
+    annotated_classes = read_annotated_classes(dataset)
     _require_fit(dataset, model)
     _require_open_voxels(dataset, options)
     names = [case.name for case in dataset.cases]
@@ -124,7 +124,9 @@ def complete_dataset(
     new = unfinished / folder.name
     shutil.rmtree(new, ignore_errors=True)  # put together, but not moved when it was stopped
     with appearing_folder(new) as growing:
-        cases = _write(dataset, predicted, growing, options=options, looked_for=looked_for)
+        cases = _write(
+            dataset, predicted, growing, options=options, annotated_classes=annotated_classes
+        )
         if splits is not None:
             shutil.copyfile(splits, growing / SPLITS_JSON)
         content = {
@@ -169,7 +171,7 @@ def _require_open_voxels(dataset: Dataset, options: CompletionOptions) -> None:
     """
 
     def has_open_voxels(case: Case) -> bool:
-        return not read_standing(case, dataset.labels, options.rules)[0].is_dense
+        return not read_kept_annotation(case, dataset.labels, options.rules)[0].is_dense
 
     opened = _for_each(dataset.cases, has_open_voxels, options=options, label="Reading labels")
     if not any(opened):
@@ -228,7 +230,7 @@ def _write(
     new: Path,
     *,
     options: CompletionOptions,
-    looked_for: Mapping[str, Sequence[str]],
+    annotated_classes: Mapping[str, Sequence[str]],
 ) -> list[CompletedCase]:
     """Put the new dataset together, all but what is said about it."""
     link_images(dataset.cases, new / "imagesTr", file_ending=dataset.file_ending)
@@ -255,7 +257,7 @@ def _write(
             labels=dataset.labels,
             ignore=ignore,
             rules=options.rules,
-            looked_for=looked_for.get(case.name),
+            annotated_classes=annotated_classes.get(case.name),
         )
 
     return _for_each(dataset.cases, complete, options=options, label="Completing")

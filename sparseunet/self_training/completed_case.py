@@ -23,7 +23,7 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FillingRules:
-    """Which labels of a model are taken."""
+    """Which predicted labels are accepted."""
 
     min_confidence: float = 0.0
     """Voxels whose label is less probable stay unannotated; in [0, 1], compared with whole percents
@@ -41,43 +41,43 @@ class ClassCounts:
     interpolated: int
     pseudo: int
     confidence_sum: float
-    """Of the pseudo-labels, each in [0, 1]."""
+    """Sum of the confidence of pseudo-labelled voxels, each in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompletedCase:
-    """What was done to one case."""
+    """Result of completing one case."""
 
     case: str
     folds: tuple[Fold, ...]
-    """That labelled it."""
+    """Folds whose networks predicted the case."""
     exposure: Exposure
     classes: dict[str, ClassCounts]
-    """Background and all classes or regions."""
+    """Counts of background and all classes or regions."""
     num_unsure: int
     """Voxels left unannotated because their label was not probable enough."""
-    num_not_looked_for: int
-    """Voxels left unannotated because they got a class that was not looked for in this case."""
+    num_outside_annotated_classes: int
+    """Voxels left unannotated because their class is not among the case's annotated classes."""
     agreement: CaseParts
     """Of the model's labels with the manual ones, where there are any; before these were put back.
-    Classes that were not looked for are left out."""
+    Classes outside the case's annotated classes are left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictedFiles:
-    """What a model said about one case."""
+    """Predicted files of one case."""
 
     labels: Path
     confidence: Path
-    """Whole percent."""
+    """File of the confidence in whole percent."""
     folds: tuple[Fold, ...]
     exposure: Exposure
 
 
-def read_standing(
+def read_kept_annotation(
     case: Case, labels: LabelSchema, rules: FillingRules
 ) -> tuple[Annotation, Geometry]:
-    """Read the labels that a model's must not replace.
+    """Read the labels of a case that predicted labels must not replace, and their grid.
 
     These are the manual and, unless the rules say otherwise, the interpolated ones. Labels that an
     earlier model gave are left out; a case without label file has none.
@@ -102,12 +102,12 @@ def read_standing(
     gone_ZYX = annotation.source_ZYX == Source.PSEUDO
     if rules.replace_interpolated:
         gone_ZYX |= annotation.source_ZYX == Source.INTERPOLATED
-    standing = replace(
+    kept = replace(
         annotation,
         labels_ZYX=np.where(gone_ZYX, 0, annotation.labels_ZYX).astype(annotation.labels_ZYX.dtype),
         source_ZYX=np.where(gone_ZYX, Source.NONE, annotation.source_ZYX).astype(np.uint8),
     )
-    return standing, own_geometry
+    return kept, own_geometry
 
 
 def complete_case(
@@ -118,7 +118,7 @@ def complete_case(
     labels: LabelSchema,
     ignore: int,
     rules: FillingRules,
-    looked_for: Sequence[str] | None = None,
+    annotated_classes: Sequence[str] | None = None,
 ) -> CompletedCase:
     """Fill in a model's labels where none stand, and write labels, provenance and confidence.
 
@@ -129,20 +129,20 @@ def complete_case(
         labels: The classes of the dataset.
         ignore: The value that voxels get that stay unannotated.
         rules: Which labels are taken.
-        looked_for: Classes or regions that were looked for in this case; None for all. Other labels
-            are not taken, as the case says nothing about them.
+        annotated_classes: Classes or regions that were annotated in this case; None for all.
+            Predicted labels of other classes are not taken.
 
     Raises:
         DatasetError: A file is damaged, or they do not lie on one grid.
     """
-    standing, geometry = read_standing(case, labels, rules)
+    kept, geometry = read_kept_annotation(case, labels, rules)
     predicted_ZYX, _ = read_label_map(predicted.labels)
     percent_ZYX, _ = read_label_map(predicted.confidence)
-    free_ZYX = ~standing.annotated_ZYX
-    known_ZYX = np.isin(predicted_ZYX, _values(labels, looked_for))
+    free_ZYX = ~kept.annotated_ZYX
+    known_ZYX = np.isin(predicted_ZYX, _values(labels, annotated_classes))
     sure_ZYX = percent_ZYX + _ROUNDING >= _PERCENT * rules.min_confidence
-    dtype = np.result_type(standing.labels_ZYX, predicted_ZYX, np.min_scalar_type(ignore))
-    filled = replace(standing, labels_ZYX=standing.labels_ZYX.astype(dtype)).fill(
+    dtype = np.result_type(kept.labels_ZYX, predicted_ZYX, np.min_scalar_type(ignore))
+    filled = replace(kept, labels_ZYX=kept.labels_ZYX.astype(dtype)).fill(
         predicted_ZYX,
         known_ZYX & sure_ZYX,
         source=Source.PSEUDO,
@@ -153,17 +153,17 @@ def complete_case(
     assert files.confidence is not None
     write_label_map(files.label, filled.to_label_map(ignore=ignore), geometry)
     write_provenance(filled, geometry, provenance=files.provenance, confidence=files.confidence)
-    drawn = manual_only(standing)
+    drawn = manual_only(kept)
     scored = labels.foreground
-    if looked_for is not None:
-        scored = {name: values for name, values in scored.items() if name in looked_for}
+    if annotated_classes is not None:
+        scored = {name: values for name, values in scored.items() if name in annotated_classes}
     return CompletedCase(
         case=case.name,
         folds=predicted.folds,
         exposure=predicted.exposure,
         classes=_count(filled, labels),
         num_unsure=int(np.count_nonzero(free_ZYX & known_ZYX & ~sure_ZYX)),
-        num_not_looked_for=int(np.count_nonzero(free_ZYX & ~known_ZYX)),
+        num_outside_annotated_classes=int(np.count_nonzero(free_ZYX & ~known_ZYX)),
         agreement=score_parts(
             drawn.labels_ZYX,
             predicted_ZYX,
@@ -174,11 +174,11 @@ def complete_case(
     )
 
 
-def _values(labels: LabelSchema, looked_for: Sequence[str] | None) -> list[int]:
+def _values(labels: LabelSchema, annotated_classes: Sequence[str] | None) -> list[int]:
     """Return the label values that a case may hold."""
-    if looked_for is None:
+    if annotated_classes is None:
         return list(labels.values)
-    named = {value for name in looked_for for value in labels.foreground[name]}
+    named = {value for name in annotated_classes for value in labels.foreground[name]}
     return sorted({0, *named}) if named else []
 
 

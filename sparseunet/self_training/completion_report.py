@@ -35,7 +35,7 @@ def completion_to_json(cases: Sequence[CompletedCase], labels: LabelSchema) -> d
         },
         "num_left_unannotated": {
             "below_min_confidence": sum(case.num_unsure for case in cases),
-            "class_not_looked_for": sum(case.num_not_looked_for for case in cases),
+            "class_not_looked_for": sum(case.num_outside_annotated_classes for case in cases),
         },
         "agreement": {
             kind: _agreement([case for case in cases if case.exposure == kind], labels)
@@ -48,7 +48,7 @@ def completion_to_json(cases: Sequence[CompletedCase], labels: LabelSchema) -> d
                 "model": case.exposure,
                 "classes": {name: _describe([counts]) for name, counts in case.classes.items()},
                 "below_min_confidence": case.num_unsure,
-                "class_not_looked_for": case.num_not_looked_for,
+                "class_not_looked_for": case.num_outside_annotated_classes,
                 "Dice_on_manual_voxels": {
                     name: overlap.dice
                     for name, overlap in case.agreement.by_source.get("manual", {}).items()
