@@ -46,14 +46,14 @@ class PairedComparison:
     """Over the pairs; so are all that follow. NaN without any pair."""
     mean_b: float
     mean_difference: float
-    """B less A."""
+    """Mean difference, B minus A."""
     interval_95: tuple[float, float]
     """Of the mean difference; NaN with fewer than two pairs."""
     num_b_better: int
     num_b_worse: int
     num_equal: int
     p: float
-    """NaN without any pair."""
+    """p-value; NaN without any pair."""
     p_holm: float
 
     @property

@@ -94,14 +94,14 @@ def evaluate(
             ", ".join(map(str, undeclared[0].undeclared_values)),
             undeclared[0].reference,
         )
-    strange = [case for case in results if case.undeclared_predicted_values]
-    if strange:
+    wrong_predictions = [case for case in results if case.undeclared_predicted_values]
+    if wrong_predictions:
         _logger.warning(
             "%d predictions hold values that belong to no class and count as background, e.g. %s "
             "in %s; were they made for other classes?",
-            len(strange),
-            ", ".join(map(str, strange[0].undeclared_predicted_values)),
-            strange[0].prediction,
+            len(wrong_predictions),
+            ", ".join(map(str, wrong_predictions[0].undeclared_predicted_values)),
+            wrong_predictions[0].prediction,
         )
     return Scores(classes=labels.foreground, cases=results, tolerance_mm=tolerance_mm)
 
@@ -120,13 +120,18 @@ def _score_case(
     tolerance_mm: float,
     annotation: ReferenceAnnotation,
 ) -> CaseScores:
+    """Score one prediction in the voxels that a person annotated.
+
+    Reference voxels that provenance says are not manual become unannotated; classes that were not
+    annotated in the case are left out.
+    """
     reference_ZYX, prediction_ZYX, geometry = pair.read()
     found, predicted = (set(find_values(map_).tolist()) for map_ in (reference_ZYX, prediction_ZYX))
     declared = {*labels.values, labels.ignore}
     classes, ignore = labels.foreground, labels.ignore
-    looked_for = annotation.classes.get(pair.name)
-    if looked_for is not None:
-        classes = {name: values for name, values in classes.items() if name in looked_for}
+    annotated_classes = annotation.classes.get(pair.name)
+    if annotated_classes is not None:
+        classes = {name: values for name, values in classes.items() if name in annotated_classes}
     source_ZYX = read_sources_beside(pair, annotation.provenance, geometry)
     if source_ZYX is not None:
         if ignore is None:

@@ -33,19 +33,19 @@ _MOST = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InspectedCase:
-    """What is odd about one case."""
+    """The findings about the prediction of one case."""
 
     name: str
     findings: tuple[Finding, ...]
-    """The most severe first."""
+    """Findings, the most severe first."""
     is_body_known: bool
     """Whether the scan has a clear background, so that what lies in it could be looked for."""
     num_voxels: dict[str, int]
-    """By class."""
+    """Class to its number of predicted voxels."""
 
     @property
     def score(self) -> float:
-        """Sum of the severities; 0 if nothing is odd."""
+        """Sum of the severities of all findings; 0 without any."""
         return sum(finding.severity for finding in self.findings)
 
 
@@ -189,6 +189,20 @@ def _inspect(
     record: AnnotationRecord | None,
     far_mm: float,
 ) -> InspectedCase:
+    """Return the findings about the prediction of one case.
+
+    Args:
+        name: The case.
+        scan: Its first channel.
+        prediction: The label map.
+        labels: Classes of the dataset.
+        record: Annotated slices of the case, which the search for jumps takes into account; None if
+            there are none.
+        far_mm: Distance from the largest piece of a class beyond which a piece is a finding.
+
+    Raises:
+        DatasetError: Scan and prediction do not lie on one grid.
+    """
     image = read_image([scan])
     labels_ZYX, geometry = read_label_map(prediction)
     problems = compare_grids(

@@ -31,9 +31,9 @@ class RandScores:
 
     case: str
     merge: float
-    """Lower where objects are merged."""
+    """Rand merge score in [0, 1]; lower where objects are merged."""
     split: float
-    """Lower where objects are split."""
+    """Rand split score in [0, 1]; lower where objects are split."""
     f_score: float
 
 

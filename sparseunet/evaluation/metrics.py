@@ -23,7 +23,7 @@ from sparseunet.evaluation.surfaces import (
 )
 
 DEFAULT_TOLERANCE_MM = 1.0
-"""Of the normalised surface Dice."""
+"""Tolerance of the normalised surface Dice in mm."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

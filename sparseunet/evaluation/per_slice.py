@@ -24,13 +24,13 @@ class Overlap:
     """Voxels of one class in one part of a case."""
 
     both: int
-    """In reference and prediction."""
+    """Voxels of the class in reference and prediction."""
     only_predicted: int
     only_reference: int
 
     @property
     def dice(self) -> float:
-        """In [0, 1]; NaN if the class is in neither."""
+        """Dice in [0, 1]; NaN if the class is in neither."""
         all_ = 2 * self.both + self.only_predicted + self.only_reference
         return 2 * self.both / all_ if all_ else float("nan")
 
@@ -44,9 +44,9 @@ class SliceScores:
     """The slice lies across this axis of (z, y, x)."""
     index: int
     num_annotated: int
-    """Voxels; only these were compared."""
+    """Annotated voxels of the slice; only these are compared."""
     share_annotated: float
-    """Of the voxels of the slice."""
+    """Share of the voxels of the slice that are annotated."""
     sources: tuple[str, ...]
     """Who drew them, e.g. `("manual",)`."""
     classes: dict[str, Overlap]
@@ -97,13 +97,13 @@ def evaluate_slices(
         stated_ZYX = read_sources_beside(pair, provenance, geometry)
         if stated_ZYX is not None:
             source_ZYX = np.where(source_ZYX == Source.NONE, source_ZYX, stated_ZYX)
-        looked_for = (annotated_classes or {}).get(pair.name, tuple(labels.foreground))
+        case_classes = (annotated_classes or {}).get(pair.name, tuple(labels.foreground))
         return score_parts(
             annotation.labels_ZYX,
             prediction_ZYX,
             source_ZYX=source_ZYX,
             classes={
-                name: values for name, values in labels.foreground.items() if name in looked_for
+                name: values for name, values in labels.foreground.items() if name in case_classes
             },
             case=pair.name,
         )

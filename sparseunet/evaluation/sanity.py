@@ -18,7 +18,7 @@ from sparseunet.evaluation.surfaces import Classes
 
 FAR_MM = 20.0
 """A piece this far from the largest one is an island."""
-_SMALLEST_DIP = 0.3
+_SMALLEST_EXTREMUM = 0.3
 _SMALLEST_STEP = 0.6
 _FEWEST_SLICES = 5
 _SMALLEST_SHARE_OUTSIDE = 0.01
@@ -33,13 +33,13 @@ _SIDES = {"left": "right", "l": "r", "lt": "rt"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One odd thing about one class of one case."""
+    """One implausible property of one class in one case."""
 
     check: str
     """`island`, `jump`, `outside_body`, `side`, or `missing`."""
     class_name: str
     severity: float
-    """In (0, 1]; the higher the odder."""
+    """Severity in (0, 1]; 1 is the most implausible."""
     reason: str
 
 
@@ -87,8 +87,7 @@ def find_jumps(
 
     A slice that holds much more or less than both its neighbours is a jump of that difference; so
     is a change between two slices, unless the class ends there. Both are shares of the class'
-    largest area, and at least 30 or 60 % of it are told. Objects of fewer than five slices change
-    by nature and are left alone.
+    largest area, reported from 30 and 60 % on. Objects of fewer than five slices are left out.
 
     Args:
         mask_ZYX: bool, the voxels of the class; empty gives nothing.
@@ -101,11 +100,11 @@ def find_jumps(
     if len(present) < _FEWEST_SLICES:
         return []
     first, last = int(present[0]), int(present[-1])
-    depth, index = max(_dips(areas, first, last), default=(0.0, 0))
+    depth, index = max(_area_extrema(areas, first, last), default=(0.0, 0))
     step, place = max(_steps(areas, first, last), default=(0.0, 0))
-    if depth < _SMALLEST_DIP and step < _SMALLEST_STEP:
+    if depth < _SMALLEST_EXTREMUM and step < _SMALLEST_STEP:
         return []
-    if depth < _SMALLEST_DIP or (step >= _SMALLEST_STEP and step > depth):
+    if depth < _SMALLEST_EXTREMUM or (step >= _SMALLEST_STEP and step > depth):
         depth, index = step, place
         what = f"{areas[index]} voxels, the one before it {areas[index - 1]}"
     else:
@@ -232,8 +231,11 @@ def find_missing(num_voxels: Mapping[str, int], *, shares: Mapping[str, float]) 
     ]
 
 
-def _dips(areas: np.ndarray, first: int, last: int) -> Iterator[tuple[float, int]]:
-    """Yield how much every inner slice stands out against both neighbours."""
+def _area_extrema(areas: np.ndarray, first: int, last: int) -> Iterator[tuple[float, int]]:
+    """Yield each slice whose area is above or below both neighbours', with the smaller difference.
+
+    The difference is a share of the largest area.
+    """
     largest = float(areas.max())
     for index in range(first + 1, last):
         before = float(areas[index]) - float(areas[index - 1])

@@ -55,7 +55,7 @@ OUR_METRICS = {
         measure=lambda scores: scores.volume_difference_percent, best="zero", unit="percent"
     ),
 }
-"""What nnU-Net does not measure."""
+"""Metrics that nnU-Net does not measure."""
 
 METRICS = NNUNET_METRICS | OUR_METRICS
 SUMMARISED = ("Dice", "IoU", *OUR_METRICS)

@@ -16,7 +16,7 @@ class Candidate:
 
     name: str
     members: tuple[str, ...]
-    """One name, or those of an ensemble."""
+    """Name of one configuration, or names of the members of an ensemble."""
     dice: DiceTable
 
 

@@ -33,11 +33,11 @@ _LETTERS = ("RL", "AP", "IS")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseCheck:
-    """What is known about one predicted scan."""
+    """Warnings and sizes of one predicted scan."""
 
     case: str
     spacing_mm: tuple[float, ...]
-    """Along (z, y, x) of the file."""
+    """Voxel size along (z, y, x) of the file."""
     orientation: str
     """Where x, y and z of the file point to, e.g. LPS."""
     num_voxels: dict[str, int] = field(default_factory=dict)

@@ -27,7 +27,7 @@ from sparseunet.progress import track
 from sparseunet.workspace import probabilities_file
 
 _THRESHOLD = 0.5
-"""Of a region, as nnU-Net 2.8.1 has it."""
+"""Threshold of the probability of a region (nnU-Net 2.8.1)."""
 
 
 def ensemble(

@@ -38,7 +38,7 @@ of 40×56×40 are fastest one by one (by eight: a fifth slower), 2D patches of 5
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LoadedModel:
-    """What predicts scan after scan."""
+    """Networks in memory and the options they predict with."""
 
     model: TrainedModel
     networks: Sequence[nn.Module]
@@ -47,7 +47,7 @@ class LoadedModel:
     precision: torch.dtype | None
     """Autocast type; None for float32."""
     options: PredictionOptions = field(default_factory=PredictionOptions)
-    """That it was loaded with."""
+    """Options that the model was loaded with."""
     mirror: bool = True
     step: float = 0.5
     measure_disagreement: bool = False
@@ -102,12 +102,12 @@ class LoadedModel:
 
     def _predict_tile(self, patches: Tensor) -> Tensor:
         with autocast(self.device, self.precision):
-            total = self._answer(self.networks[0], patches)
+            total = self._predict_patches(self.networks[0], patches)
             for network in self.networks[1:]:
-                total += self._answer(network, patches)
+                total += self._predict_patches(network, patches)
         return total / len(self.networks) if len(self.networks) > 1 else total
 
-    def _answer(self, network: nn.Module, patches: Tensor) -> Tensor:
+    def _predict_patches(self, network: nn.Module, patches: Tensor) -> Tensor:
         logits = network(patches).float()
         if not self.measure_disagreement:
             return logits
@@ -143,7 +143,7 @@ class LoadedModel:
     def _bytes_of_a_pass(self) -> int:
         """Estimate what one call of the network holds at full resolution.
 
-        Four times its features (two as the decoder's input, convolution, result), its answer twice.
+        Four times its features (two as the decoder's input, convolution, result), its logits twice.
         """
         if self.device.type != "cpu":
             return 0

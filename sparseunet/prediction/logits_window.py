@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 _BYTES_AT_ONCE = 2**24
-"""About so much is weighted at a time, however many classes there are."""
+"""Bytes of logits that are weighted at a time, about."""
 
 
 class LogitsWindow:
@@ -26,11 +26,11 @@ class LogitsWindow:
         return self._values_ZKYX.shape[1]
 
     def move_to(self, device: torch.device) -> None:
-        """Move the planes; what they hold stays."""
+        """Move the planes to a device; their values stay the same."""
         self._values_ZKYX = self._values_ZKYX.to(device)
 
     def add(
-        self, answers_KZYX: Tensor, where: tuple[slice, slice, slice], weights_ZYX: Tensor
+        self, logits_KZYX: Tensor, where: tuple[slice, slice, slice], weights_ZYX: Tensor
     ) -> None:
         """Add weighted logits of one patch where it lies in the scan."""
         z, y, x = where
@@ -39,10 +39,10 @@ class LogitsWindow:
             weights_1ZYX = weights_ZYX[inside][None]
             for first in range(0, self.num_outputs, step):
                 channels = slice(first, first + step)
-                answer_KZYX = answers_KZYX[channels, inside].to(
+                part_KZYX = logits_KZYX[channels, inside].to(
                     self._values_ZKYX.device, torch.float32
                 )
-                weighted_ZKYX = (answer_KZYX * weights_1ZYX).transpose(0, 1)
+                weighted_ZKYX = (part_KZYX * weights_1ZYX).transpose(0, 1)
                 self._values_ZKYX[places, channels, y, x] += weighted_ZKYX
                 self._forget()
 

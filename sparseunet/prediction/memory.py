@@ -34,9 +34,9 @@ class MemoryLimit:
     """How much memory this process may hold, and where to put what does not fit."""
 
     max_bytes: int | None = None
-    """None: no limit."""
+    """Bytes of main memory; None for no limit."""
     reserved_bytes: int = 0
-    """Of these, to be left free for others."""
+    """Bytes of them that are left free for other uses."""
     folder: Path | None = None
     """For temporary files, which have no name and vanish with the process. None: the system's."""
 

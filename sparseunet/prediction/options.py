@@ -1,4 +1,4 @@
-"""How to predict."""
+"""Options of prediction."""
 
 from dataclasses import dataclass
 

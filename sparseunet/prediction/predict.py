@@ -204,6 +204,11 @@ def _predict_prepared(
     painters: Executor,
     case: PreprocessedCase,
 ) -> _Painting:
+    """Predict one preprocessed case and start painting its maps.
+
+    Returns:
+        The painting in progress. It owns the temporary file of the probabilities, if any.
+    """
     labels, restoration, file = loaded.model.labels, case.restoration, files[case.name]
     with ExitStack() as stack:
         opener: Callable[[], np.ndarray] | None = None

@@ -116,6 +116,11 @@ class Restored:
             yield from cutter.add(planes_KZYX.numpy())
 
     def _paint(self, slab: Slab) -> None:
+        """Decide the labels of a slab and write all maps that were asked for.
+
+        Args:
+            slab: Rows of the maps, with the scores of every channel.
+        """
         labels_ZYX = self._maps[0][slab.rows]
         if (
             self._open_probabilities is None

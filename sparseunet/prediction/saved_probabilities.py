@@ -20,16 +20,16 @@ from sparseunet.errors import RequestError
 from sparseunet.workspace import nnunet_probabilities_file, probabilities_file
 
 _MEMBER = "probabilities.npy"
-"""nnU-Net's key."""
+"""Key of the probabilities in nnU-Net's `.npz` files."""
 _DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SavedCase:
-    """What a model says about one case."""
+    """The files that a model predicted for one case."""
 
     label_file: Path
-    """The segmentation, which has the grid."""
+    """The segmentation, whose grid the probabilities have."""
     probabilities: Path
     """`.npy`, or nnU-Net's `.npz`."""
 
@@ -95,7 +95,7 @@ class SavedModel:
     """The saved probabilities of one model."""
 
     name: str
-    """What errors call it: its folder, or its run."""
+    """Name in messages: its folder or its run."""
     cases: Mapping[str, SavedCase]
 
 

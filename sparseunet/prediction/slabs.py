@@ -23,7 +23,7 @@ class Slab:
 
     @property
     def num_bytes(self) -> int:
-        """Of what it is interpolated from."""
+        """Bytes of the logits that the slab is interpolated from."""
         return sum(part.nbytes for part in self._parts)
 
     def scores(self) -> Iterator[np.ndarray]:

@@ -118,6 +118,11 @@ def tile_starts(size: int, patch: int, *, step: float) -> tuple[int, ...]:
     nnU-Net 2.8.1: ceil((size - patch) / (step · patch)) + 1 patches, evenly spread from the first
     to the last possible place and rounded. Together they cover the axis.
 
+    >>> tile_starts(10, 4, step=0.5)  # ceil(6 / 2) + 1 = 4 patches, 6 / 3 = 2 voxels apart
+    (0, 2, 4, 6)
+    >>> tile_starts(11, 4, step=0.5)  # 5 patches, 7 / 4 = 1.75 voxels apart, rounded
+    (0, 2, 4, 5, 7)
+
     Raises:
         ValueError: The axis is shorter than the patch, or `step` is not in (0, 1].
     """
@@ -135,10 +140,19 @@ def tile_starts(size: int, patch: int, *, step: float) -> tuple[int, ...]:
 def tile_weights(size: int, patch: int, starts: Sequence[int]) -> np.ndarray:
     """Return the share each patch has in each of its voxels along one axis; shares sum to one.
 
-    A patch counts with a Gaussian around its centre, sigma = patch / 8 (nnU-Net 2.8.1). Both the
-    Gaussian and the grid of patches are products over the axes, so the weights of a volume are the
-    outer product of these, and normalising each axis normalises the volume: nothing needs to be
-    divided by a volume of summed weights, and nothing underflows in the corners.
+    The importance of a voxel in a patch is a Gaussian around the patch's centre, sigma = patch / 8
+    (nnU-Net 2.8.1). Its share is its importance divided by the sum over all patches that cover the
+    voxel. Gaussian and grid of patches are products over the axes, so the shares of a volume are
+    the outer product of the shares along its axes and sum to 1 as well: no volume of summed weights
+    is needed, and nothing underflows in the corners.
+
+    Example: 6 voxels, patches of 4 from voxels 0 and 2, sigma 1/2. The importance at distances
+    -2, -1, 0, 1 from the centre is 0.0003, 0.135, 1, 0.135. Voxel 2 is the first patch's centre and
+    the first voxel of the second: shares 1 / 1.0003 and 0.0003 / 1.0003. Voxel 3 has 0.135 in
+    both: shares 1/2 and 1/2. Voxels 0, 1 and 4, 5 lie in one patch each: share 1.
+
+    >>> tile_weights(6, 4, (0, 2)).round(2).tolist()
+    [[1.0, 1.0, 1.0, 0.5], [0.0, 0.5, 1.0, 1.0]]
 
     Returns:
         float32, shape (number of patches, patch).
@@ -165,7 +179,7 @@ _Pass = tuple[_Tile, tuple[int, ...]]
 
 
 class _Blender:
-    """Predicts batches of patches and adds the answers to a window of planes."""
+    """Predicts batches of patches and adds the logits to a window of planes."""
 
     window: LogitsWindow
 
@@ -197,39 +211,42 @@ class _Blender:
         self.window = LogitsWindow(buffer.values, buffer.forget)
 
     def add(self, batch: Sequence[_Pass]) -> None:
-        """Predict a batch and add the answers where they belong, mirrored back and weighted."""
+        """Predict a batch and add its logits at their places, mirrored back and weighted."""
         try:
-            answers = self._answers(batch)
+            logits = self._predict(batch)
         except torch.OutOfMemoryError:
             if self._storage.type == "cpu":
                 raise
             self._leave_device()
             self.window.move_to(self._storage)
             torch.cuda.empty_cache()
-            answers = self._answers(batch)
-        if answers.shape[:2] != (len(batch), self.window.num_outputs):
+            logits = self._predict(batch)
+        if logits.shape[:2] != (len(batch), self.window.num_outputs):
             raise ValueError(
-                f"The network answered {len(batch)} patches with {tuple(answers.shape[:2])} "
+                f"The network answered {len(batch)} patches with {tuple(logits.shape[:2])} "
                 f"(patches, channels); expected {(len(batch), self.window.num_outputs)}."
             )
         with torch.inference_mode():
-            for (tile, flips), answer in zip(batch, answers, strict=True):
-                straight = _flip(answer, flips)
-                answer_KZYX = straight[:, None] if straight.dim() == 3 else straight
-                self.window.add(answer_KZYX, tile.where, self._weights_of(tile))
+            for (tile, flips), patch_logits in zip(batch, logits, strict=True):
+                unflipped = _flip(patch_logits, flips)
+                logits_KZYX = unflipped[:, None] if unflipped.dim() == 3 else unflipped
+                self.window.add(logits_KZYX, tile.where, self._weights_of(tile))
 
-    def _answers(self, batch: Sequence[_Pass]) -> Tensor:
+    def _predict(self, batch: Sequence[_Pass]) -> Tensor:
+        """Return the logits of a batch, still mirrored, on the device."""
         with torch.inference_mode():
             patches = _cut(self._source_CZYX, batch, flat=self._flat)
             return self._predict_tile(patches.to(self._device))
 
     def _weights_of(self, tile: _Tile) -> Tensor:
+        """Return the weights (Z, Y, X) of a tile, kept for the mirrored passes that follow."""
         if tile is not self._tile:
             weight_z, weight_y, weight_x = (weight.to(self._storage) for weight in tile.weights)
             self._tile, self._weights_ZYX = tile, weight_z * weight_y * weight_x
         return self._weights_ZYX
 
     def _leave_device(self) -> None:
+        """Keep scan and logits in main memory from now on."""
         logger.warning("%s cannot hold the logits; they go to main memory.", self._device)
         self._storage, self._tile = torch.device("cpu"), None
         self._source_CZYX = self._source_CZYX.cpu()
@@ -255,7 +272,11 @@ def _tiles(
     *,
     share: float,
 ) -> Iterator[_Tile]:
-    """Yield all tiles, z last to change; the weights of each voxel sum to `share`."""
+    """Yield all tiles in order of z, then y, then x.
+
+    The weights of all tiles that cover a voxel sum to `share`: 1 over the number of mirrored
+    passes, so that the sum over all passes is 1.
+    """
     axes = []
     for axis, (size, patch, step) in enumerate(zip(shape_ZYX, patch_ZYX, steps, strict=True)):
         starts = tile_starts(size, patch, step=step)
@@ -273,6 +294,7 @@ def _tiles(
 
 
 def _first_plane(batch: Sequence[_Pass]) -> int:
+    """Return the first plane along z that a batch adds to."""
     return batch[0][0].where[0].start
 
 

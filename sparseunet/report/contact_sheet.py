@@ -20,7 +20,7 @@ _HEADER = 40
 _GAP = 14
 _CAPTION = 44
 _DOTS_PER_INCH = 121
-"""At which a page has the size of A4."""
+"""Dots per inch at which a page has the size of A4."""
 
 
 def draw_contact_sheets(folder: Path, pictures: Sequence[PlannedPicture]) -> tuple[Path, ...]:

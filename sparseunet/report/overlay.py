@@ -45,7 +45,7 @@ class OverlayRow:
     spacing_mm: tuple[float, float] = (1.0, 1.0)
     """Along (y, x); pictures have the proportions of the patient."""
     is_annotated: bool = False
-    """Marks the row as one that a person annotated."""
+    """Whether a person annotated the slice; the row is marked then."""
 
 
 def draw_slice_overlay(
@@ -171,6 +171,15 @@ def _draw_picture(
     corner: Point,
     panel_width: int,
 ) -> None:
+    """Draw one slice with the outlines of labels, centred in a panel.
+
+    Args:
+        canvas: Receives the picture.
+        row: The slice and its pixel size.
+        labels_YX: Label values; None draws the slice faded with the note that it is not annotated.
+        corner: Upper left corner of the panel.
+        panel_width: Width of the panel in pixels of the page.
+    """
     size = _picture_size(row, panel_width)
     at = corner[0] + (panel_width - size[0]) / 2, corner[1] + (PANEL_HEIGHT - size[1]) / 2
     large = size[0] * Canvas.SCALE, size[1] * Canvas.SCALE
