@@ -17,7 +17,7 @@ _FEWER_VOLUMES = (1.0, 0.75, 0.5, 0.25, 0.125)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Alternative:
-    """One way to spend a budget."""
+    """A number of volumes and of slices that a budget buys, and what to expect of it."""
 
     num_volumes: int
     """Volumes with any slice to annotate."""
@@ -26,20 +26,20 @@ class Alternative:
     density: float
     """Share of the voxels of these volumes; with one axis, of their slices."""
     minutes: float
-    """By the cost model."""
+    """Working time by the cost model."""
     expected_share: float
     """Of the IoU of dense labels, mean over the targets of the evidence."""
     lowest_share: float
     highest_share: float
     extrapolated: bool
-    """Whether the evidence ends before."""
+    """Whether the density or the share of volumes lies outside the published tables."""
     enough_per_volume: bool
     """Whether each volume gets its minimum: a slice for 2D, a tenth of its slices for 3D."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """What there is to spend a budget on."""
+    """The volumes, the network and the cost model that a budget is planned for."""
 
     depths: tuple[tuple[int, ...], ...]
     """Of every volume, its number of slices along each axis that is to be annotated."""
@@ -111,6 +111,11 @@ def allocate(total: int, capacities: Sequence[int]) -> tuple[int, ...]:
     """Distribute `total` slices equally (Z25 §2), never more than a capacity.
 
     What does not divide goes one by one to those with the largest capacity, the earlier ones first.
+
+    >>> allocate(10, (2, 9, 9))  # the first takes its 2, the others share 8
+    (2, 4, 4)
+    >>> allocate(11, (2, 9, 9))  # one is left over: the earlier of the two largest gets it
+    (2, 5, 4)
 
     Raises:
         ValueError: There are fewer slices than `total`.
@@ -222,6 +227,12 @@ def _explain_impossible(budget: Budget, situation: Situation, num_volumes: int |
 
 
 def _slices_for_minutes(budget: Budget, situation: Situation, *, num_volumes: int) -> int:
+    """Return how many slices working time buys in some average volumes.
+
+    Example: 30 minutes and 4 volumes whose 0, 1, 2, 3 slices take 0, 5, 7, 9 minutes. Each volume
+    may take 7.5 minutes: 2 slices, 28 minutes together. The 2 minutes left buy a third slice in
+    one of the volumes: 9 slices.
+    """
     minutes = situation.minutes_by_count
     count = int(np.flatnonzero(minutes <= budget.amount / num_volumes + 1e-9)[-1])
     left = budget.amount - num_volumes * minutes[count]
@@ -232,6 +243,10 @@ def _slices_for_minutes(budget: Budget, situation: Situation, *, num_volumes: in
 
 
 def _alternative(num_volumes: int, num_slices: int, situation: Situation) -> Alternative:
+    """Return the costs and the expected result of slices spread evenly over volumes.
+
+    Of 9 slices in 4 volumes three volumes get 2 and one gets 3.
+    """
     count, rest = divmod(num_slices, num_volumes)
     minutes = situation.minutes_by_count
     one_more = minutes[min(count + 1, len(minutes) - 1)]

@@ -25,9 +25,9 @@ class PlannedCase:
     ranks: tuple[int, ...]
     """Of each slice, its place in the order of the whole plan, from 1."""
     reasons: tuple[str, ...]
-    """Of each slice, why it was chosen."""
+    """Why each slice was chosen, in the order of the slices."""
     expected_minutes: float
-    """Working time by the cost model."""
+    """Working time in minutes by the cost model."""
 
     def __post_init__(self) -> None:
         if self.axis not in (0, 1, 2):
@@ -44,7 +44,7 @@ class PlannedCase:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnnotationPlan:
-    """A work list for annotators."""
+    """The slices that annotators are to draw, by case and axis."""
 
     dataset: str
     """Name of the raw dataset."""
@@ -65,7 +65,7 @@ class AnnotationPlan:
 
     @property
     def expected_minutes(self) -> float:
-        """Working time by the cost model."""
+        """Working time in minutes by the cost model."""
         return sum(case.expected_minutes for case in self.cases)
 
     def of_case(self, name: str) -> tuple[PlannedCase, ...]:

@@ -34,7 +34,7 @@ class Budget:
     """How much may be annotated, of a whole dataset or of each of its scans."""
 
     text: str
-    """As it was asked for, e.g. `6h`."""
+    """The words of the request, e.g. `6h`."""
     unit: Unit
     amount: float
     """Whole number of slices; share of all slices in (0, 1]; or minutes."""

@@ -23,9 +23,9 @@ class CostModel:
     """
 
     minutes_per_volume: float
-    """To open a scan and find one's way."""
+    """Minutes to open a scan and find one's way."""
     minutes_per_slice: float
-    """To look at a slice, whatever is in it."""
+    """Minutes to look at a slice, whatever is in it."""
     minutes_per_foreground_slice: float
     """More, to draw in a slice with an object whose neighbour below is not annotated."""
     minutes_per_neighbouring_slice: float

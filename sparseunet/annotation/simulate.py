@@ -152,6 +152,16 @@ def _apply(
     provenance: Mapping[str, object],
     num_workers: int,
 ) -> SimulationSummary:
+    """Write a copy of a dataset that keeps the labels of the planned slices only.
+
+    Args:
+        dataset: Dense labels.
+        plan: The slices to keep.
+        density: Share of slices that was asked for; entered in `annotation.json`.
+        folder: The new raw dataset.
+        provenance: How the plan was made; entered in `annotation.json`.
+        num_workers: Processes.
+    """
     axes = sorted({planned.axis for planned in plan.cases}) or [0]
     classes = tuple(dataset.labels.foreground)
 

@@ -34,14 +34,14 @@ Sparsify = Callable[[Case, Annotation], tuple[Annotation, AnnotationRecord]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimulationSummary:
-    """What a simulation kept."""
+    """Result of `write_sparse_copy`: the labels that a sparse copy of a dataset keeps."""
 
     folder: Path
     """The new raw dataset."""
     ignore: int
-    """The label value that marks what was hidden."""
+    """The label value of voxels whose labels are hidden."""
     records: AnnotationRecords
-    """As written to `annotation.json`."""
+    """The content of `annotation.json`."""
     annotated_share: float
     """Share of the voxels of all cases that are annotated, in [0, 1]."""
 

@@ -12,7 +12,7 @@ class DrawnClass:
     """One class that can be drawn."""
 
     value: int
-    """As in the dataset's label files; never 0."""
+    """Label value in the dataset's label files; never 0."""
     name: str
     colour: Colour
 

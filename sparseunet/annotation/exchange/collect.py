@@ -29,7 +29,7 @@ _FEWEST_MIRRORED = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CollectedCase:
-    """What came back of one case."""
+    """The returned annotation of one case."""
 
     name: str
     geometry: Geometry
@@ -41,13 +41,13 @@ class CollectedCase:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What is the same for all cases."""
+    """The inputs of an import that all cases share."""
 
     dataset: Dataset
     plan: AnnotationPlan
     returned: Returned
     progress: Mapping[str, Progress]
-    """What was ticked off, by case."""
+    """Case to the slices marked as done in the work list."""
     planned_are_done: bool
     """Whether every planned slice of a returned case counts as ticked off."""
 
@@ -86,6 +86,12 @@ def check_progress(request: Request, path: Path) -> list[Problem]:
 
 
 def _collect(request: Request, name: str) -> CollectedCase:
+    """Read the drawing of one case and find which of its slices are annotated.
+
+    Raises:
+        DatasetError: A file is missing or wrong, or the work list and the drawing contradict each
+            other; holds every problem.
+    """
     geometry = read_geometry(request.dataset.case(name).images[0])
     files = request.returned.files.get(name, ())
     progress = request.progress.get(name, NOTHING_DONE)

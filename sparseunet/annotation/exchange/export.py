@@ -57,7 +57,7 @@ class PlannedPicture:
     image_YX: np.ndarray
     """float32, the first channel, turned as radiologists look at it."""
     spacing_mm: tuple[float, float]
-    """Along (y, x) of the picture."""
+    """Pixel size along (y, x) of the picture."""
 
 
 DrawSheets = Callable[[Path, Sequence[PlannedPicture]], object]
@@ -66,18 +66,18 @@ DrawSheets = Callable[[Path, Sequence[PlannedPicture]], object]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportSummary:
-    """What was handed out."""
+    """Result of an export: the files handed out to annotators."""
 
     folder: Path
     num_cases: int
     num_slices: int
     num_prefilled: int
-    """Label files that hold predictions."""
+    """Number of label files that hold predictions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Export:
-    """What is the same for all cases."""
+    """The settings of an export, the same for all cases."""
 
     dataset: Dataset
     tool: Tool

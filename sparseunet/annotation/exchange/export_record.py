@@ -24,7 +24,7 @@ class ExportedFile:
     handed_out: str | None = None
     """Path of a copy of the label map as it was handed out, or None if it was empty."""
     handed_out_hash: str | None = None
-    """SHA-256 of that copy."""
+    """SHA-256 of that copy of the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,25 +32,25 @@ class ExportedCase:
     """The files of one case."""
 
     geometry: Geometry
-    """Of the scan."""
+    """Grid of the scan."""
     files: tuple[ExportedFile, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportRecord:
-    """What came from where, and in which form."""
+    """The exported files, the plan they belong to and the tool they are made for."""
 
     dataset: str
     tool: str
     """Key of `tools.TOOLS`."""
     plan_hash: str
-    """Of the content of the annotation plan."""
+    """Hash of the content of the annotation plan."""
     labels: Mapping[str, int]
     """Name to value in the label files."""
     prefilled_from: str | None = None
     """Folder of the predictions that were handed out, or None."""
     prefill_hash: str | None = None
-    """Over all label maps that were handed out prefilled."""
+    """Hash over all predictions with which label files were filled; None without any."""
     cases: Mapping[str, ExportedCase]
 
 

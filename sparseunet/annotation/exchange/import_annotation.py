@@ -34,10 +34,10 @@ from sparseunet.workspace import ANNOTATION_JSON, DATASET_JSON, WORK_LIST_CSV
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportSummary:
-    """What an import brought."""
+    """Result of an import: the dataset and counts of what was read."""
 
     folder: Path
-    """The dataset that was made or added to."""
+    """Folder of the new dataset, or of the one that was added to."""
     round: int | None
     """Number of the round that was added; None if it would have brought nothing new."""
     views: tuple[ViewStatus, ...]
@@ -45,7 +45,7 @@ class ImportSummary:
     records: AnnotationRecords
     """Of everything annotated so far, as in `annotation.json`."""
     num_conflicts: int
-    """Voxels that were labelled differently before."""
+    """Number of voxels whose label has changed."""
 
 
 def import_annotation(
@@ -171,6 +171,7 @@ def _require_same_scans(dataset: Dataset, folder: Path) -> None:
 
 
 def _scan_problems(cases: Sequence[Case], target: Dataset) -> list[Problem]:
+    """Return a problem for every case that `target` lacks or holds on another grid."""
     there = {case.name: case for case in target.cases}
     problems = []
     for case in cases:

@@ -19,7 +19,7 @@ class Conflict:
     num_voxels: int
     axis: int
     slices: tuple[int, ...]
-    """Where they lie across `axis`."""
+    """Indices of the slices across `axis` that hold them."""
 
 
 def find_conflict(earlier: Annotation, new: Annotation, *, axis: int) -> Conflict | None:

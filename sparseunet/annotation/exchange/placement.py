@@ -17,7 +17,7 @@ _TOLERANCE_VOXELS = 0.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
-    """Where the voxels of one grid lie on another."""
+    """The permutation, flips and offset that bring one grid onto another."""
 
     axes: tuple[int, int, int]
     """For each axis of the scan, the axis of the file that runs along it."""
@@ -77,6 +77,15 @@ def slice_geometry(geometry: Geometry, *, axis: int, index: int) -> Geometry:
 
 
 def _find_placement(geometry: Geometry, onto: Geometry) -> Placement:
+    """Find the permutation, flips and whole-voxel offset that bring one grid onto another.
+
+    Voxel v of `geometry` lies at voxel `turn @ v + shift` of `onto`. If every row and every column
+    of the rounded `turn` holds one ±1, axes are permuted and flipped without scaling or shear.
+
+    Raises:
+        MisplacedError: The grids differ by more than that, by more than `_TOLERANCE_VOXELS` in any
+            voxel.
+    """
     if geometry.dimensions != onto.dimensions:
         raise MisplacedError(
             found=f"a {geometry.dimensions}D file", expected=f"a {onto.dimensions}D file"

@@ -30,7 +30,7 @@ _FIX_GEOMETRY = "save the labels on the grid of the exported image, without resa
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReturnedFile:
-    """One label file of a case."""
+    """One label file of a case as annotators returned it."""
 
     path: Path
     axis: int | None = None
@@ -47,10 +47,10 @@ class ReturnedFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Returned:
-    """Everything that came back."""
+    """All label files that annotators returned."""
 
     files: Mapping[str, tuple[ReturnedFile, ...]]
-    """By case, sorted by name."""
+    """Case to its files, sorted by name."""
     labels: LabelSchema | None
     """The classes of a returned nnU-Net dataset, else None: the values are the dataset's own."""
     problems: tuple[Problem, ...]
@@ -116,8 +116,10 @@ def read_drawing(
             problems += error.problems
             continue
         is_hidden_ZYX = drawn_ZYX == ignore
-        says_hidden = bool(is_hidden_ZYX.any()) or (own is not None and own.ignore is not None)
-        is_touched_ZYX = ~is_hidden_ZYX if says_hidden else drawn_ZYX != before_ZYX
+        marks_unannotated = bool(is_hidden_ZYX.any()) or (
+            own is not None and own.ignore is not None
+        )
+        is_touched_ZYX = ~is_hidden_ZYX if marks_unannotated else drawn_ZYX != before_ZYX
         crossed_ZYX = touched_ZYX[here]
         clash_ZYX = crossed_ZYX & is_touched_ZYX & (labels_ZYX[here] != drawn_ZYX)
         if clash_ZYX.any():
@@ -158,6 +160,17 @@ def _match(
     folder: Path,
     labels: LabelSchema | None,
 ) -> Returned:
+    """Assign returned files to exported files by the stem of their names.
+
+    Args:
+        found: Label files that came back.
+        expected: Stem to case and exported file.
+        folder: The export folder.
+        labels: Classes of the returned files, if a `dataset.json` came with them.
+
+    Returns:
+        Files by case. A file with an unknown stem or with the stem of another is a problem.
+    """
     files: dict[str, list[ReturnedFile]] = {}
     problems: list[Problem] = []
     taken: dict[str, Path] = {}

@@ -17,23 +17,23 @@ class ViewStatus:
     num_slices: int
     planned: tuple[int, ...]
     annotated: tuple[int, ...]
-    """Planned or not, with objects or without."""
+    """Indices of annotated slices, planned or not, with objects or without."""
     empty: tuple[int, ...]
-    """Those of the annotated that hold no object."""
+    """Indices of annotated slices without any object."""
 
     @property
     def done(self) -> tuple[int, ...]:
-        """Planned and annotated."""
+        """Indices of slices that are planned and annotated."""
         return tuple(index for index in self.planned if index in set(self.annotated))
 
     @property
     def extra(self) -> tuple[int, ...]:
-        """Annotated, though nobody planned it."""
+        """Indices of slices that are annotated and not planned."""
         return tuple(index for index in self.annotated if index not in set(self.planned))
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """Planned, not annotated."""
+        """Indices of slices that are planned and not annotated."""
         return tuple(index for index in self.planned if index not in set(self.annotated))
 
 

@@ -19,10 +19,10 @@ from sparseunet.data.io import write_label_map
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tool:
-    """What differs from tool to tool."""
+    """How label files are written for one annotation tool."""
 
     label_ending: str
-    """Of label files, with the dot."""
+    """Ending of the label files, with the dot."""
     write_labels: Callable[[Path, np.ndarray, Geometry, Sequence[DrawnClass]], None]
     write_legend: Callable[[Path, Sequence[DrawnClass]], None] | None
     """Writes names and colours into the export folder, for tools whose label files hold none."""

@@ -28,7 +28,7 @@ _EMPTY = "empty"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkItem:
-    """One row to write."""
+    """One row of the work list: a slice to annotate."""
 
     case: str
     axis: int
@@ -42,14 +42,14 @@ class WorkItem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What the annotators ticked off in one case."""
+    """The slices of one case that annotators marked as done in the work list."""
 
     done: Mapping[int, frozenset[int]] = field(default_factory=dict)
     """Axis to slices that somebody has finished with."""
     empty: Mapping[int, frozenset[int]] = field(default_factory=dict)
     """Axis to those of them that somebody said hold no object."""
     minutes: float | None = None
-    """Working time that was written down."""
+    """Working time entered in the work list; None for none."""
 
 
 NOTHING_DONE = Progress()
@@ -128,7 +128,7 @@ def read_work_list(path: Path) -> dict[str, Progress]:
 
 
 class _WrongCellError(Exception):
-    """A cell that is not understood."""
+    """A cell of the work list holds an invalid value."""
 
     def __init__(self, found: str, expected: str) -> None:
         self.found, self.expected = found, expected

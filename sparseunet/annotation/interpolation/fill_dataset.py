@@ -41,14 +41,14 @@ JUDGED_CASES = 40
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InterpolationOptions:
-    """How to fill a dataset."""
+    """Options of filling a dataset."""
 
     method: str
-    """Of the interpolators."""
+    """Key of `INTERPOLATORS`."""
     axis: int | None = None
     """None: in each case the axis across which the largest share of slices is complete."""
     until_gap_mm: float | None = None
-    """See `InterpolationRequest`."""
+    """Width in mm of the widest gap to fill, see `InterpolationRequest`."""
     seed: int = 0
     time_budget_s: float | None = None
     device: str = "cpu"
@@ -62,13 +62,13 @@ class FilledCase:
     case: str
     axis: int | None
     num_slices: int
-    """Across the axis."""
+    """Number of slices across the axis."""
     num_annotated_slices: int
-    """Complete ones, across the axis."""
+    """Number of complete slices across the axis."""
     num_filled_slices: int
     num_filled_voxels: int
     mean_confidence: float | None
-    """Over the filled voxels; None without any."""
+    """Mean confidence of the filled voxels; None if no voxel was filled."""
 
 
 def fill_dataset(
@@ -195,6 +195,12 @@ def _judge_case(
     methods: tuple[str, ...],
     looked_at: tuple[Case, ...],
 ) -> _JudgedCase | None:
+    """Hide annotated slices of one case, interpolate them by every method and compare.
+
+    Returns:
+        The scores, the distances in mm from the slices to be filled to their nearest annotated
+        slices, and the share of slices that are complete. None if the case has no gap to fill.
+    """
     annotation, geometry = read_case_annotation(case, labels)
     axis = choose_axis(annotation) if axis is None else axis
     if axis is None:
@@ -227,6 +233,10 @@ def _fill_case(
     folder: Path,
     file_ending: str,
 ) -> FilledCase:
+    """Interpolate one case and write labels, provenance and confidence into `folder`.
+
+    A case in which no axis has gaps to fill is written as it is.
+    """
     annotation, geometry = read_case_annotation(case, labels)
     axis = choose_axis(annotation) if options.axis is None else options.axis
     filled = annotation

@@ -29,8 +29,8 @@ from sparseunet.data.labels import LabelSchema
 from sparseunet.data.provenance import read_case_annotation
 from sparseunet.data.rounding import divisors
 
-DOUBT = 1.5
-"""A label is in doubt where its margin is less than so many distances to the nearer end."""
+DOUBTFUL_RATIO = 1.5
+"""A label is in doubt where its margin is less than this times the distance to the nearer end."""
 _CASES, _PIXELS_PER_SLICE, _LEAST_PIXELS = 40, 2000, 500
 """Most cases to learn from, most pixels of each of their slices, and the fewest pixels that do."""
 _RIM_PIXELS = 4
@@ -47,15 +47,16 @@ _MAX_ITERATIONS, _LEARNING_RATE, _MAX_LEAVES = 150, 0.08, 15
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Samples:
-    """What one hidden slice teaches."""
+    """Training samples from one hidden slice: doubtful pixels whose right label is known."""
 
     features: np.ndarray
+    """float32, (pixels, features), see `_Scan.features`."""
     is_right: np.ndarray
-    """Whether the first of the two labels is."""
+    """bool, whether the first of the two labels is the right one."""
     both: int
     """Pixels that are an object in truth and in the interpolation."""
     either: int
-    """Pixels that are an object in one of them."""
+    """Pixels that are an object in truth or in the interpolation."""
 
 
 def interpolate_fused(
@@ -87,12 +88,15 @@ def interpolate_fused(
             axis=request.axis,
             method="spline",
         )
+        # Correct the spline in doubtful pixels. Example: label 1 with confidence 0.7, rival 0. The
+        # classifier gives label 1 a probability of 0.2, so the pixel becomes 0, with the confidence
+        # 1 - (0.2 + 0.7) / 2 = 0.55.
         doubtful = scan.doubtful(item)
         if classifier is not None and doubtful.any():
-            seen = classifier.predict_proba(scan.features(item, doubtful))[:, 1]
-            swapped = seen < 0.5
-            # What was learned in gaps of twice the width is too sure of itself in the real ones.
-            first_is_right = (seen + reliable[doubtful]) / 2
+            probability = classifier.predict_proba(scan.features(item, doubtful))[:, 1]
+            swapped = probability < 0.5
+            # Averaged, as a classifier trained in gaps of twice the width is overconfident.
+            first_is_right = (probability + reliable[doubtful]) / 2
             labels[doubtful] = np.where(swapped, item.rivals[doubtful], labels[doubtful])
             reliable[doubtful] = np.where(swapped, 1 - first_is_right, first_is_right)
         filling.fill_slice(item.index, labels, reliable)
@@ -114,20 +118,31 @@ class _Scan:
             dtype=image.voxels_CZYX.dtype,
             num_values=image.voxels_CZYX[0].size,
         )
-        self._seen: dict[int, list[np.ndarray]] = {}
+        self._filtered_slices: dict[int, list[np.ndarray]] = {}
 
     def doubtful(self, item: BlendedSlice) -> np.ndarray:
         """Return the pixels between two ends whose label may be wrong and has a rival."""
         if len(item.gap.ends) == 1:
             return np.zeros(item.labels.shape, bool)
-        limit_mm = DOUBT * item.gap.distance(item.index) * self.step_mm
+        limit_mm = DOUBTFUL_RATIO * item.gap.distance(item.index) * self.step_mm
         return (item.margin_mm < limit_mm) & (item.labels != item.rivals)
 
     def features(self, item: BlendedSlice, where: np.ndarray) -> np.ndarray:
-        """Return what is known about some pixels, float32, one row each.
+        """Return the features of some pixels of a slice, float32 (pixels, 6 + 3 · images).
 
-        Nothing in it depends on the direction along the axis, on units, or on label values beyond
+        Six are from labels: margin over the distance to the nearer end, distance over the width of
+        the gap, whether the first and the second label are background, and the share of the two
+        ends in which the pixel has the first and the second label. Then, per channel and filter:
+        intensity less the usual intensity of the first label, less that of the second, and less
+        the two ends' intensities blended by distance.
+
+        No feature depends on the direction along the axis, on units, or on label values beyond
         being background.
+
+        Example: a gap from slice 4 to 8, the slice 5, 1 mm steps, a pixel with margin 0.5 mm, label
+        1 before rival 0, and labels 1 and 0 at the ends: 0.5 / 1, 1 / 4, 0, 1, 1/2, 1/2. Its
+        intensity 2.0, with a usual 2.5 in class 1, 0.5 in background, and 2.4 and 1.6 at the ends
+        adds -0.5, 1.5 and 2.0 - (3/4 · 2.4 + 1/4 · 1.6) = -0.2.
         """
         first, second = item.labels[where], item.rivals[where]
         ends, distance = item.gap.ends, item.gap.distance(item.index)
@@ -146,8 +161,8 @@ class _Scan:
         for here, *beside in zip(self._filtered(item.index), at_end, at_other, strict=True):
             value = here[where]
             rows += [
-                value - self._usual(first, ends, beside),
-                value - self._usual(second, ends, beside),
+                value - self._mean_of_label(first, ends, beside),
+                value - self._mean_of_label(second, ends, beside),
                 value - shares[0] * beside[0][where] - shares[1] * beside[1][where],
             ]
         self._forget(keep=ends)
@@ -155,32 +170,35 @@ class _Scan:
 
     def _filtered(self, index: int) -> list[np.ndarray]:
         """Return a slice in units of its channels' spread, once per channel and filter."""
-        if index not in self._seen:
+        if index not in self._filtered_slices:
             channels = self._voxels_KCYX[index] / self._spread_C[:, None, None].astype(np.float32)
-            self._seen[index] = [
+            self._filtered_slices[index] = [
                 ndimage.gaussian_filter(channel, width) if width else channel
                 for channel in channels
                 for width in _SMOOTHING
             ]
-        return self._seen[index]
+        return self._filtered_slices[index]
 
     def _forget(self, *, keep: tuple[int, ...]) -> None:
-        self._seen = {index: seen for index, seen in self._seen.items() if index in keep}
+        self._filtered_slices = {
+            index: images for index, images in self._filtered_slices.items() if index in keep
+        }
 
-    def _usual(
-        self, labels: np.ndarray, ends: tuple[int, ...], seen: list[np.ndarray]
+    def _mean_of_label(
+        self, labels: np.ndarray, ends: tuple[int, ...], images: list[np.ndarray]
     ) -> np.ndarray:
-        """Return for each label the mean of what was seen of it in the ends of the gap."""
+        """Return for each label the mean intensity of its region in both ends; 0 for no region."""
         means = np.zeros(labels.shape, np.float32)
         for value in np.unique(labels):
-            of_class = [self._region(end, value) for end in ends]
+            regions = [self._region(end, value) for end in ends]
             values = np.concatenate(
-                [pixels[region] for pixels, region in zip(seen, of_class, strict=True)]
+                [pixels[region] for pixels, region in zip(images, regions, strict=True)]
             )
             means[labels == value] = values.mean() if values.size else 0.0
         return means
 
     def _region(self, index: int, value: int) -> np.ndarray:
+        """Return the pixels of a label in a slice; of background only those near objects."""
         labels = self._labels_KYX[index]
         if value:
             return labels == value
@@ -189,7 +207,7 @@ class _Scan:
 
 
 class _Classes:
-    """Label values by content, so that what was learned from the same files is found again."""
+    """A label schema that is hashed by content, as part of the key of `_learn_from_cases`."""
 
     def __init__(self, labels: LabelSchema) -> None:
         self.labels = labels
@@ -204,6 +222,7 @@ class _Classes:
 
 @lru_cache(maxsize=2)
 def _learn_from_cases(cases: tuple[Case, ...], classes: _Classes, axis: int, seed: int) -> Any:
+    """Return `_learn` for samples of up to `_CASES` cases, spread evenly over all."""
     samples: list[Samples] = []
     for case in cases[:: max(1, -(-len(cases) // _CASES))]:
         annotation, _ = read_case_annotation(case, classes.labels)
@@ -227,6 +246,7 @@ def _samples(image: Image, annotation: Annotation, *, axis: int, seed: int) -> I
         for blended in blend_gaps(image, thinned, request, num_knots=_NUM_KNOTS):
             item = blended.whole(scan.shape)
             truth = truth_KYX[item.index]
+            # Where neither label is right there is nothing to choose between.
             known = (truth == item.labels) | (truth == item.rivals)
             rows, columns = np.nonzero(scan.doubtful(item) & known)
             if len(item.gap.ends) == 1:

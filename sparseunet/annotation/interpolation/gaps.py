@@ -15,7 +15,7 @@ _NONE, _MANUAL, _INTERPOLATED = np.array(
 )
 """Compared to a `Source` itself, NumPy would convert whole slices to 64 bits."""
 WHOLE: Box = (slice(None), slice(None))
-"""All of a slice."""
+"""The box that covers a whole slice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +141,7 @@ class Filling:
         np.copyto(source, _INTERPOLATED, where=free)
 
     def annotation(self) -> Annotation:
-        """Return what it has become."""
+        """Return the filled annotation."""
         return Annotation(
             labels_ZYX=self._labels_ZYX,
             source_ZYX=self._source_ZYX,

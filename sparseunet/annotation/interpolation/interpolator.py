@@ -22,7 +22,7 @@ class InterpolationRequest:
     labels: LabelSchema | None = None
     """The classes of the scans' label files; None for `scans` without labels."""
     seed: int = 0
-    """For methods that draw at random."""
+    """Seed of methods that draw at random."""
     scans: tuple[Case, ...] = ()
     """Scans of the dataset that a method may train on; without any, it has the one it is given."""
     time_budget_s: float | None = None

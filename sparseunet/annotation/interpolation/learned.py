@@ -173,11 +173,11 @@ class _Part:
 
     box: tuple[slice, slice]
     values: tuple[int, ...]
-    """Background and every class of the ends."""
+    """Label values of background and every class of the ends."""
     ends_CYX: Mapping[int, np.ndarray]
     """By end: signed distance to the outline of each class without background, in millimetres."""
     is_present: Mapping[int, np.ndarray]
-    """By end: whether each class occurs in it."""
+    """End to bool per class, whether it occurs there."""
     pixels_mm: tuple[float, float]
     step_mm: float
     shape: tuple[int, int]
@@ -206,7 +206,7 @@ class _Part:
 
     @property
     def clip_mm(self) -> float:
-        """Distances are not told apart beyond this."""
+        """Greatest distance; distances beyond it count as equal to it."""
         return CLIP_PIXELS * min(self.pixels_mm)
 
     def distances(self, labels: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ class HiddenSlices:
     gap_mm: float | None
     """Distance of the two slices that it saw; None for slices beyond the last that it saw."""
     distance_mm: float
-    """Distance to the nearer one."""
+    """Distance in mm to the nearer annotated slice."""
     num_slices: int
     both: int
     """Voxels of the class in labels and interpolation."""

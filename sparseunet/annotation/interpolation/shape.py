@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 from scipy import ndimage
 
+from sparseunet.annotation.interpolation.best_two import FAR_MM, BestTwoClasses
 from sparseunet.annotation.interpolation.confidence import confidence
 from sparseunet.annotation.interpolation.gaps import (
     WHOLE,
@@ -27,15 +28,13 @@ from sparseunet.data.annotation import Annotation
 from sparseunet.data.image import Image
 
 CONE_SLOPE = 1.2
-"""An object that is absent from the next annotated slice shrinks on the way there by so many
-millimetres of radius per millimetre of distance, but reaches half-way at least."""
+"""Millimetres of radius that an object loses per millimetre of distance towards an annotated slice
+from which it is absent; it reaches half-way at least."""
 END_SLOPE = 0.1
-"""The same beyond the first and the last annotated slice, where nothing says that it is absent."""
+"""The same beyond the first and the last annotated slice, where it is not known to be absent."""
 _RIM_GAPS = 1.5
 """Width of the rim around classes in which distances are computed, in widths of the widest gap."""
 _RIM_PIXELS = 24
-FAR_MM = 1e4
-"""Farther away than anything."""
 _BACKGROUND, _FAR = np.zeros(1, np.uint8), np.full(1, FAR_MM, np.float32)
 _TIE_PIXELS = 1e-4
 """Distances that differ by less are equal, so that rounding does not decide: then background wins,
@@ -74,7 +73,7 @@ class BlendedSlice:
     box: Box
     labels: np.ndarray
     rivals: np.ndarray
-    """The label that came second in each pixel."""
+    """The label with the second greatest blended distance in each pixel."""
     margin_mm: np.ndarray
     """float32, how far inside its label each pixel is."""
 
@@ -103,7 +102,7 @@ def blend_gaps(
 
 
 def _blender(gaps: Sequence[Gap], image: Image, annotation: Annotation, axis: int) -> "_Blender":
-    """Return what blends some or all of these gaps."""
+    """Return a blender for these gaps, or for some of them."""
     spacing_mm = image.geometry.spacing_mm
     return _Blender(
         np.moveaxis(annotation.labels_ZYX, axis, 0),
@@ -121,6 +120,15 @@ def _interpolate(
     num_knots: int,
     method: str,
 ) -> Annotation:
+    """Fill all gaps with blended slices and their confidence.
+
+    Args:
+        image: Gives the spacing.
+        annotation: What to interpolate from.
+        request: Axis, widest gap and number of threads; a thread fills a run of neighbouring gaps.
+        num_knots: 2 blends the ends of a gap linearly, 4 is a cubic spline.
+        method: Key of the table of confidences.
+    """
     axis, spacing_mm = request.axis, image.geometry.spacing_mm
     gaps = find_gaps(annotation, spacing_mm, request)
     filling = Filling(annotation, axis)
@@ -158,7 +166,10 @@ def _knot_slices(gap: Gap, complete: Sequence[int], num_knots: int) -> tuple[int
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Knot:
-    """One class in one annotated slice; where it is absent, what it must have shrunk to."""
+    """Signed distances (mm) and centre (pixels) of one class in one annotated slice.
+
+    Where the class is absent from the slice, its outline of the nearer end, shrunk (`CONE_SLOPE`).
+    """
 
     distance_mm: np.ndarray
     center: np.ndarray
@@ -189,12 +200,12 @@ class _Blender:
     def blend(self, gaps: Sequence[Gap], num_knots: int) -> Iterator[BlendedSlice]:
         """Yield every slice to fill of some gaps, in order."""
         for gap in gaps:
-            self._enter(gap, _knot_slices(gap, self._complete, num_knots))
+            self._prepare_gap(gap, _knot_slices(gap, self._complete, num_knots))
             for index in gap.slices:
                 yield self._blend_slice(index)
 
-    def _enter(self, gap: Gap, slices: tuple[int, ...]) -> None:
-        """Prepare for the slices of a gap, which `slices` give their outlines to."""
+    def _prepare_gap(self, gap: Gap, slices: tuple[int, ...]) -> None:
+        """Prepare for the slices of a gap that are blended from the annotated `slices`."""
         self._gap, self._slices = gap, slices
         self._outlines.keep_only(slices)
         self._knots = {
@@ -210,12 +221,29 @@ class _Blender:
         self._covered &= len(gap.ends) == 2
 
     def _blend_slice(self, index: int) -> BlendedSlice:
-        """Return one slice of the gap."""
+        """Blend one slice of the current gap from the annotated slices around it.
+
+        Example: one row of five pixels of 1 mm, annotated in slices 0 and 2, slice 1 is blended.
+        The weights are 1/2 and 1/2, and class 1 has one box around both rows:
+
+            slice 0   labels 0 1 1 1 0   distance of class 1   -1  1  2  1 -1
+            slice 2   labels 0 0 1 0 0   distance of class 1   -2 -1  1 -1 -2
+            slice 1   mean                                     -1.5 0 1.5 0 -1.5
+                      background, the negative of it            1.5 0 -1.5 0 1.5
+                      labels 0 0 1 0 0   (a tie goes to background)
+
+        With a second class the background's distance is the negative mean of, per annotated slice,
+        the greater of the two classes' distances.
+        """
+        # 1. How much each annotated slice counts here.
         weights = _weights(self._slices, self._gap, index)
+        # 2. Beyond the last annotated slice objects shrink slowly; between two they do not.
         shrunk_mm = np.float32(0)
         if len(self._gap.ends) == 1:
             shrunk_mm = np.float32(END_SLOPE * self._step_mm * self._gap.distance(index))
-        race = _Race.of(self._covered.shape, self._labels_KYX.dtype, self._tie_mm)
+        # 3. Per class: move the outline of every annotated slice so that its centre lies where the
+        #    centres blend, blend the distances there, and compare with the classes before.
+        best_two = BestTwoClasses.empty(self._covered.shape, self._labels_KYX.dtype, self._tie_mm)
         nearest_class = np.full((len(weights), *self._covered.shape), -FAR_MM, np.float32)
         for value, knots in self._knots.items():
             box = _within(self._outlines.box(value), self._box)
@@ -227,12 +255,14 @@ class _Blender:
                     moved = moved - shrunk_mm
                 score += np.float32(weight) * moved
                 np.maximum(nearest[box], moved, out=nearest[box])
-            race.enter(value, score, box)
-        # Background is what no class covers: its distance is that to the nearest class.
+            best_two.add(value, score, box)
+        # 4. Background is what no class covers: its distance is that to the nearest class, blended
+        #    like the others.
         background = np.zeros(self._covered.shape, np.float32)
         for weight, nearest in zip(weights, nearest_class, strict=True):
             background -= np.float32(weight) * nearest
-        labels, rivals, margin_mm = race.finish(background, self._covered)
+        # 5. The greatest distance wins, background among them.
+        labels, rivals, margin_mm = best_two.with_background(background, self._covered)
         return BlendedSlice(
             gap=self._gap,
             index=index,
@@ -293,52 +323,6 @@ class _Blender:
                 knots[self._gap.ends[end]] = replace(other, distance_mm=distance_mm)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Race:
-    """The classes with the two greatest distances so far, in every pixel of a slice."""
-
-    tie_mm: np.float32
-    best: np.ndarray
-    second: np.ndarray
-    winner: np.ndarray
-    runner_up: np.ndarray
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], dtype: np.dtype, tie_mm: np.float32) -> "_Race":
-        return cls(
-            tie_mm=tie_mm,
-            best=np.full(shape, -FAR_MM, np.float32),
-            second=np.full(shape, -FAR_MM, np.float32),
-            winner=np.zeros(shape, dtype),
-            runner_up=np.zeros(shape, dtype),
-        )
-
-    def enter(self, value: int, score: np.ndarray, box: Box) -> None:
-        best, second = self.best[box], self.second[box]
-        winner, runner_up = self.winner[box], self.runner_up[box]
-        wins = score > best + self.tie_mm
-        np.copyto(runner_up, winner, where=wins)
-        np.copyto(runner_up, winner.dtype.type(value), where=(score > second) & ~wins)
-        np.maximum(second, np.minimum(best, score), out=second)
-        np.copyto(winner, winner.dtype.type(value), where=wins)
-        np.maximum(best, score, out=best)
-
-    def finish(
-        self, background: np.ndarray, covered: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Let background take part, except in covered pixels; return winner, second, margin."""
-        is_class = (self.best > background + self.tie_mm) | covered
-        labels = self.winner * is_class
-        # Where a class wins, the rival is background or the class that came second.
-        rivals = self.runner_up * ((background < self.second) | covered)
-        np.copyto(rivals, self.winner, where=~is_class)
-        margin_mm = background - self.best
-        ahead = self.best - np.maximum(self.second, background)
-        np.copyto(margin_mm, np.maximum(ahead, 0, out=ahead), where=is_class)
-        margin_mm /= 2
-        return labels, rivals, margin_mm
-
-
 def _within(box: Box, outer: Box) -> Box:
     """Return a box in the coordinates of one around it."""
     rows, columns = (
@@ -360,7 +344,11 @@ def _weights(slices: Sequence[int], gap: Gap, index: int) -> np.ndarray:
     """Return the weights of the slices that take part, which sum to 1.
 
     Cubic Hermite between the ends; the tangent at an end is that of the parabola through it and
-    its two neighbours, or the straight line across the gap where there is no neighbour.
+    its two neighbours, or the straight line across the gap where there is no neighbour. Beyond the
+    first or last annotated slice the only end has weight 1.
+
+    Example: half-way between slices 4 and 8 the weights of slices (4, 8) are 1/2 and 1/2; with
+    slices (0, 4, 8, 12) they are -1/16, 9/16, 9/16, -1/16, those of Catmull and Rom.
     """
     weights = np.zeros(len(slices))
     if gap.before is None or gap.after is None:

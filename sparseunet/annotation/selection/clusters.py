@@ -24,7 +24,7 @@ from sparseunet.annotation.selection.ssim import ssim_of_all_pairs
 from sparseunet.data.rounding import divisors, range_divisor
 
 NUM_CLUSTERS = 15
-"""P23: better than 5 and 10."""
+"""Number of clusters of k-means; P23 finds it better than 5 and 10."""
 NUM_BINS = 255
 _NUM_STARTS = 10
 """Of k-means, the best kept; scikit-learn's default when P23 was written."""

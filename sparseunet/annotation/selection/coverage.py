@@ -52,13 +52,25 @@ def greedy_coverage(
     Returns:
         Row, and the mean over all rows of the similarity to the most similar chosen one (F / N),
         reached with it and all before it.
+
+    Example: three rows, the first two with similarity 0.8, the third with 0.6 to the second and 0
+    to the first. Coverage starts at -1 each. Row 1 raises it to (0.8, 1, 0.6), the largest sum,
+    mean 0.8. Then row 0 would raise it to (1, 1, 0.6), a gain of 0.2, and row 2 to (0.8, 1, 1), a
+    gain of 0.4: row 2 is next, mean 0.93.
+
+    >>> rows = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    >>> [(row, round(mean, 2)) for row, mean in greedy_coverage(rows, count=2)]
+    [(1, 0.8), (2, 0.93)]
     """
+    # 1. Similarity of each row to the most similar chosen one: none is chosen, so -1, the least.
     unit_ND = normalise_rows(features_ND)
     best_N = np.full(len(unit_ND), -1.0, np.float32)
+    # 2. The gain of a first row i is sum_j (sim(i, j) + 1), one product with the sum of all rows.
     gains = unit_ND @ unit_ND.sum(axis=0, dtype=np.float64) + len(unit_ND)
     heap = [(-gain, row, 0) for row, gain in enumerate(gains.tolist())]
     heapq.heapify(heap)
     left = None if counts is None else list(counts)
+    # 3. Take the row of largest gain, unless its group is full, and update the similarities.
     chosen: list[tuple[int, float]] = []
     while len(chosen) < count:
         row = _pop_best(heap, unit_ND, best_N, generation=len(chosen))
@@ -78,7 +90,16 @@ def _pop_best(
     *,
     generation: int,
 ) -> int:
-    """Remove and return the row with the largest gain; entries are (−gain, row, when computed)."""
+    """Remove and return the row with the largest gain.
+
+    Args:
+        heap: (−gain, row, generation in which the gain was computed), smallest first.
+        unit_ND: All rows, of length 1.
+        best_N: Similarity of each row to the most similar chosen one.
+        generation: Number of rows chosen so far; gains of earlier generations are upper bounds.
+    """
+    # Gains at the top of the heap are computed anew until the largest is a current one. The others
+    # are upper bounds below it, so none of them can be larger.
     while heap[0][2] != generation:
         stale: list[int] = []
         while heap and heap[0][2] != generation and len(stale) < _NUM_AT_ONCE:

@@ -37,7 +37,7 @@ _NUM_TIMED = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderRecipe:
-    """What is trained on what."""
+    """Which encoder is trained, on which slices and for how long."""
 
     encoder: str
     """Name in `sparseunet.networks.slice_encoders.ENCODERS`."""
@@ -153,6 +153,17 @@ def _train_and_encode(
     request: SelectionRequest,
     recipe: EncoderRecipe,
 ) -> tuple[list[np.ndarray], bool]:
+    """Train an encoder on pictures and return the features of every scan.
+
+    Args:
+        pictures: Per scan (N, C, Y, X), the slices to encode.
+        to_learn_from_NCYX: The slices to train on, of all scans.
+        request: Seed, device and time budget.
+        recipe: Which encoder, and for how many epochs.
+
+    Returns:
+        Features (N, D) per scan, and whether the time budget cut the training short.
+    """
     import torch
 
     from sparseunet.networks.device import resolve_device

@@ -36,9 +36,11 @@ def ssim_of_all_pairs(slices_KCYX: np.ndarray, *, window: int = _WINDOW) -> np.n
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Statistics:
-    """What the similarity of two slices is made of, per slice and window; P pixels end to end.
+    """Means and variances per slice (K) and window (P, by the pixel at which the window starts).
 
-    Constant factors of products of two slices are multiplied in, once per slice, not per pair.
+    Constant factors of products of two slices are multiplied in once per slice, not per pair: with
+    window of n pixels and u = n / (n - 1), the factors 2u / n of the sum of products and 2u of the
+    product of means in 2c, and 2 in 2ab, each as its square root.
     """
 
     shifted_KP: np.ndarray
@@ -50,34 +52,52 @@ class _Statistics:
     power_KP: np.ndarray
     """Square of the mean, plus half the first constant of Wang et al."""
     variance_KP: np.ndarray
-    """Plus half the second constant."""
+    """Variance of the windows, plus half the second constant."""
 
 
 def _ssim_of_channel(slices_KYX: np.ndarray, window: int) -> np.ndarray:
-    """Work on rows put end to end: sums over windows that wrap around are made and not counted."""
+    """Return the structural similarity of all pairs of slices of one channel, float32 (K, K).
+
+    Per window, with means a, b, variances v, w and the covariance c of two slices,
+
+        ssim = (2ab + C1) (2c + C2) / ((a² + b² + C1) (v + w + C2))
+
+    and the similarity of the slices is the mean over all windows inside the slice. Example: means
+    0.5 and 0.5, variances 0.01 and 0.01, covariance 0.005 give
+    (0.5001 · 0.0109) / (0.5001 · 0.0209) = 0.52; a covariance of 0.01 gives 1.
+
+    The rows of a slice lie end to end, so a window that starts near the right border continues in
+    the next rows. Such windows are computed too, as that is faster, and get the weight 0.
+    """
+    # 1. Statistics of every slice, and the weight of every window: equal inside, 0 across borders.
     num, height, width = slices_KYX.shape
     length = height * width - (window - 1) * (width + 1)
     at_once = min(num, max(1, _PIXELS_AT_ONCE // length))
-    room = _Room(at_once, height * width)
-    each = _measure(slices_KYX, window, room)
+    workspace = _Workspace(at_once, height * width)
+    each = _measure(slices_KYX, window, workspace)
     counted_YX = np.zeros((height, width), np.float32)
     counted_YX[: height - window + 1, : width - window + 1] = 1
     weight_P = (counted_YX / counted_YX.sum()).reshape(-1)[:length]
 
     similarity_KK = np.eye(num, dtype=np.float32)
     product_JP, other_JP = np.empty((2, at_once, height * width), np.float32)
+    # 2. Every pair once, one slice against several others at a time.
     for one in range(num):
         for start in range(one + 1, num, at_once):
             some = slice(start, min(start + at_once, num))
             used = slice(0, some.stop - some.start)
             np.multiply(each.shifted_KP[some], each.shifted_KP[one], out=product_JP[used])
-            ratio_JP = _window_sums(product_JP[used], window, width, room)
+            # 2c + C2: window sums of products less the product of the means (factors are in
+            # `_Statistics` already).
+            ratio_JP = _window_sums(product_JP[used], window, width, workspace)
             product, other = product_JP[used, :length], other_JP[used, :length]
             ratio_JP -= np.multiply(each.mean_KP[some], each.mean_KP[one], out=product)
             ratio_JP += np.float32(_C2)
+            # (2ab + C1)
             np.multiply(each.level_KP[some], each.level_KP[one], out=product)
             product += np.float32(_C1)
             ratio_JP *= product
+            # (a² + b² + C1) (v + w + C2)
             np.add(each.power_KP[some], each.power_KP[one], out=product)
             product *= np.add(each.variance_KP[some], each.variance_KP[one], out=other)
             ratio_JP /= product
@@ -86,7 +106,11 @@ def _ssim_of_channel(slices_KYX: np.ndarray, window: int) -> np.ndarray:
     return similarity_KK
 
 
-def _measure(slices_KYX: np.ndarray, window: int, room: "_Room") -> _Statistics:
+def _measure(slices_KYX: np.ndarray, window: int, workspace: "_Workspace") -> _Statistics:
+    """Return means and variances of every window of every slice, scaled for products of pairs.
+
+    Intensities are first scaled to [0, 1] over the scan.
+    """
     num, height, width = slices_KYX.shape
     low, high = float(slices_KYX.min()), float(slices_KYX.max())
     scale = range_divisor(low, high, dtype=slices_KYX.dtype)
@@ -95,10 +119,10 @@ def _measure(slices_KYX: np.ndarray, window: int, room: "_Room") -> _Statistics:
     shifted_KP -= level
     length = height * width - (window - 1) * (width + 1)
     mean_KP, variance_KP = np.empty((2, num, length), np.float32)
-    for start in range(0, num, room.rows):
-        some = slice(start, min(start + room.rows, num))
-        mean_KP[some] = _window_sums(shifted_KP[some], window, width, room)
-        variance_KP[some] = _window_sums(shifted_KP[some] ** 2, window, width, room)
+    for start in range(0, num, workspace.rows):
+        some = slice(start, min(start + workspace.rows, num))
+        mean_KP[some] = _window_sums(shifted_KP[some], window, width, workspace)
+        variance_KP[some] = _window_sums(shifted_KP[some] ** 2, window, width, workspace)
     mean_KP /= np.float32(window**2)
     unbiased = window**2 / max(window**2 - 1, 1)
     variance_KP /= np.float32(window**2)
@@ -115,8 +139,8 @@ def _measure(slices_KYX: np.ndarray, window: int, room: "_Room") -> _Statistics:
     )
 
 
-class _Room:
-    """Memory for sliding sums that is used again for every pair."""
+class _Workspace:
+    """Arrays for sliding sums, used again for every pair."""
 
     def __init__(self, rows: int, length: int) -> None:
         self.rows = rows
@@ -124,16 +148,23 @@ class _Room:
         self.totals = np.empty((2, rows, length), np.float32)
 
 
-def _window_sums(values_KP: np.ndarray, window: int, width: int, room: _Room) -> np.ndarray:
+def _window_sums(
+    values_KP: np.ndarray, window: int, width: int, workspace: _Workspace
+) -> np.ndarray:
     """Return sums over squares that start at every pixel of images whose rows are end to end."""
-    across_KP = _sliding_sums(values_KP, window, 1, room.doubled, room.totals[0])
-    return _sliding_sums(across_KP, window, width, room.doubled, room.totals[1])
+    across_KP = _sliding_sums(values_KP, window, 1, workspace.doubled, workspace.totals[0])
+    return _sliding_sums(across_KP, window, width, workspace.doubled, workspace.totals[1])
 
 
 def _sliding_sums(
     values_KP: np.ndarray, window: int, step: int, doubled: np.ndarray, total: np.ndarray
 ) -> np.ndarray:
-    """Return sums of `window` (odd) values `step` apart, from sums of 1, 2, 4, ... values."""
+    """Return sums of `window` (odd) values `step` apart, from sums of 1, 2, 4, ... values.
+
+    Example: window 7 = 1 + 2 + 4 values starting at 0. Sums of two, t[i] = v[i] + v[i+1], and of
+    four, f[i] = t[i] + t[i+2], give v[0] + t[1] + f[3], which is v[0] + ... + v[6]: four additions
+    instead of six.
+    """
     rows, length = len(values_KP), values_KP.shape[1] - (window - 1) * step
     total_KP = total[:rows, :length]
     part_KP, size, start, first = values_KP, 1, 0, True
