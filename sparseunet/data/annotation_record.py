@@ -56,7 +56,7 @@ class AnnotationRecord:
     annotated_classes: tuple[str, ...]
     """Names of the classes that were looked for. Another class may be present without a label."""
     source: Literal["manual", "interpolated", "pseudo"] = "manual"
-    """Who drew the labels."""
+    """Origin of the labels: a person, interpolation or a model."""
     minutes: float | None = None
     """Working time it took, or None if nobody measured it."""
 

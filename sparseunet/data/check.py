@@ -31,12 +31,12 @@ from sparseunet.workspace import DATASET_JSON
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Findings:
-    """What looking at one case gave."""
+    """Result of examining one case."""
 
     problems: tuple[Problem, ...]
     """Files as in `Survey.cases`, relative to the dataset folder where they lie in it."""
     dimensions: int | None = None
-    """2 or 3, or None if no file could be read."""
+    """Dimensions of the scan, 2 or 3; None if no file could be read."""
     num_voxels_of: dict[int, int] | None = None
     """How often each label value occurs, or None if the label could not be read."""
 
@@ -159,6 +159,11 @@ def _examine_files(case: Case, survey: Survey) -> tuple[Findings, LoadedCase]:
 
 
 def _examine_image(case: Case, survey: Survey, problems: list[Problem]) -> Image | None:
+    """Read the images of a case and add what is wrong with them to `problems`.
+
+    Returns:
+        The scan; None if it cannot be read.
+    """
     try:
         read = read_image_with_warnings(case.images, case=case.name)
     except DatasetError as error:

@@ -108,6 +108,7 @@ def _schema(
 
 
 def _value_problems(values_of: dict[str, tuple[int, ...]]) -> list[Problem]:
+    """Return problems of label values: background not 0, ignore not highest, gaps, repetitions."""
     problems = []
     if values_of.get(_BACKGROUND) != (0,):
         found = f"labels {_names(values_of)} without a background of value 0"

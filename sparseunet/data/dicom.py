@@ -112,6 +112,14 @@ def _header(file: str) -> Any:
 
 
 def _grid(folder: Path, files: tuple[str, ...]) -> StoredGrid:
+    """Return the grid of a DICOM series from the headers of its files, given in spatial order.
+
+    The distance of slices is the median distance of their origins along the normal of the first.
+
+    Raises:
+        UnreadableFileError: Headers cannot be read, slices differ in size, are in colour or hold
+            several frames, or they do not lie at equal distances.
+    """
     try:
         headers = [_header(file) for file in files]
     except RuntimeError as error:

@@ -47,7 +47,7 @@ class Algorithm:
     """What a DICOM SEG says about how its segments were made."""
 
     version: str
-    """Of this package."""
+    """Version of this package."""
     serial_number: str
     """What tells this model from others, such as a hash of its weights; at most 64 letters."""
     parameters: Mapping[str, str]
@@ -124,6 +124,11 @@ def _make(
     labels: LabelSchema,
     algorithm: Algorithm,
 ) -> Any:
+    """Return the DICOM SEG object, with placeholders instead of dates and UIDs.
+
+    Raises:
+        UnreadableFileError: The headers of the source series lack what DICOM SEG needs.
+    """
     seg = _import("highdicom.seg")
     number = max(0, int(sources[0].get("SeriesNumber") or 0))
     try:

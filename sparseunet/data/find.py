@@ -21,7 +21,7 @@ class Naming:
     """How files are called and where paths in problems start."""
 
     file_ending: str
-    """With the dot; compared exactly."""
+    """File ending with the dot; compared exactly."""
     num_channels: int
     root: Path
 
@@ -234,6 +234,7 @@ def _ending(path: Path) -> str:
 def _channel_problems(
     folder: Path, case: str, channels: dict[int, Path], naming: Naming
 ) -> list[Problem]:
+    """Return a problem for every channel file of a case that is missing or not declared."""
     missing = [number for number in range(naming.num_channels) if number not in channels]
     extra = [number for number in channels if number >= naming.num_channels]
     if missing and not extra and _has_colour_for(channels, naming.num_channels):

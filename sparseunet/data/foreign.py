@@ -41,6 +41,7 @@ def image_of(image: AnyImage) -> Image:
 
 
 def _of_itk(image: Any) -> Image:
+    """Convert a SimpleITK image; a 2D one gets one slice, vectors one channel per component."""
     import SimpleITK
 
     voxels = np.asarray(SimpleITK.GetArrayFromImage(image), np.float32)

@@ -8,7 +8,7 @@ from sparseunet.errors import Problem, Severity
 _SPACING_TOLERANCE = 1e-4
 """Relative; less than a tenth of a voxel over a thousand voxels."""
 _ORIGIN_TOLERANCE = 1e-2
-"""In voxels of the smallest spacing."""
+"""Tolerance in voxels of the smallest spacing."""
 _DIRECTION_TOLERANCE = 1e-3
 
 

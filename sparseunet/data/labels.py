@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelSchema:
-    """What the integers in label files mean."""
+    """The classes, regions and the ignore value of a dataset."""
 
     classes: dict[str, int]
     """Name to value of every plain class, background included with value 0. The ignore label is

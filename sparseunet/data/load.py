@@ -42,7 +42,7 @@ class Survey:
     channel_names: tuple[str, ...]
     """Empty if unknown."""
     labels: LabelSchema | None
-    """None if the description is wrong."""
+    """Classes of the dataset; None if the description is wrong."""
     file_ending: str
     """Empty if unknown."""
     cases: tuple[Case, ...]

@@ -26,17 +26,17 @@ class Oddity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredGrid:
-    """What the header of one file says."""
+    """The grid and number of channels in the header of one file."""
 
     geometry: Geometry
     num_channels: int = 1
-    """More than one for a colour picture."""
+    """Number of channels; more than one for a colour picture."""
     oddities: tuple[Oddity, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class StoredVolume:
-    """One file in memory."""
+    """Voxels and grid of one file."""
 
     voxels_CZYX: np.ndarray
     """Real numbers in the type of the file; floating point where the file states a scaling."""

@@ -44,7 +44,7 @@ class Measurement:
     num_foreground_voxels: int
     """Voxels that a person labelled as something other than background."""
     foreground: tuple[Sample, ...]
-    """One per channel; empty without such voxels."""
+    """One sample per channel; empty without such voxels."""
     body: tuple[Sample, ...]
     """Nonzero voxels, one per channel; empty where there is enough foreground."""
 

@@ -55,7 +55,7 @@ class PerceptualFeatures(nn.Module):
         return maps
 
     def scale(self, images_B1YX: torch.Tensor) -> torch.Tensor:
-        """Return what the first stage takes."""
+        """Return the images scaled as the first stage expects them."""
         return (images_B1YX.expand(-1, 3, -1, -1) - self.mean_C11) / self.deviation_C11
 
     def stage(self, number: int, values_BCYX: torch.Tensor) -> torch.Tensor:

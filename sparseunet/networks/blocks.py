@@ -74,6 +74,15 @@ class ResidualBlock(nn.Module):
         *,
         stride: int | Sequence[int],
     ) -> None:
+        """Build two convolutions and the shortcut around them.
+
+        Args:
+            dimensions: 2 or 3.
+            num_inputs: Channels of the input.
+            num_outputs: Channels of the output.
+            kernel: Size of both convolutions along each axis.
+            stride: Of the first convolution; the shortcut averages over as many voxels.
+        """
         super().__init__()
         self.first = ConvNorm(dimensions, num_inputs, num_outputs, kernel, stride=stride)
         self.second = ConvNorm(

@@ -28,6 +28,14 @@ class PropagationNetwork(nn.Module):
     def __init__(
         self, *, num_channels: int, width: int = 16, num_features: int = 64, stride: int = 1
     ) -> None:
+        """Build the network.
+
+        Args:
+            num_channels: Channels of the slices.
+            width: Channels of the first stage; the last has eight times as many.
+            num_features: Channels of the features.
+            stride: Of the first convolution; features are brought back to full resolution.
+        """
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(

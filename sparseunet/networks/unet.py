@@ -117,6 +117,12 @@ class _Encoder(nn.Module):
 
 class _Decoder(nn.Module):
     def __init__(self, plan: NetworkPlan, num_outputs: int) -> None:
+        """Build upsampling, stages and heads, from the lowest resolution to the highest.
+
+        Args:
+            plan: Features, strides and kernels by stage.
+            num_outputs: Channels of the logits of every level.
+        """
         super().__init__()
         dimensions = len(plan.strides[0])
         features = plan.features_per_stage

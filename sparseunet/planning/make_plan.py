@@ -160,6 +160,7 @@ class _Networks:
 
 
 def _plan_networks(spacing_mm: np.ndarray, median_shape: np.ndarray, facts: _Facts) -> _Networks:
+    """Plan the 2D network, and where images have several slices the 3D ones and the cascade."""
     dataset_voxels = float(np.prod(median_shape) * facts.num_cases)
     spacing, shape = _floats(spacing_mm), _floats(median_shape)
     made: dict[str, Configuration] = {}
@@ -232,6 +233,7 @@ def _configuration(
     *,
     dataset_voxels: float,
 ) -> tuple[Configuration, NetworkReasons]:
+    """Plan one network: the largest patch that fits into memory, then the batch size."""
     first, *more = shrinking_candidates(
         spacing_mm, median_shape, planner=facts.planner, num_outputs=facts.num_outputs
     )
@@ -284,6 +286,7 @@ def _check_request(
     planner: str,
     target_spacing_mm: Sequence[float] | None,
 ) -> None:
+    """Raise a `RequestError` that lists every problem of the request."""
     problems = []
     if planner not in PLANNERS:
         problems.append(f"There is no planner {planner!r}; expected one of {', '.join(PLANNERS)}.")

@@ -150,6 +150,7 @@ def budgeted_iterations(content: Mapping[str, Any], configuration_name: str) -> 
 
 
 def _configuration_to_nnunet(configuration: Configuration, plan: Plan) -> dict[str, Any]:
+    """Return a configuration as it stands in a plans file of nnU-Net."""
     parent = _parent(configuration, plan)
     if parent is not None:
         return {"inherits_from": parent, "previous_stage": configuration.previous_stage}

@@ -145,6 +145,7 @@ def _labels(report: PlanReport) -> list[str]:
 def _general(
     plan: Plan, dataset_json: Mapping[str, Any], fingerprint: Fingerprint | None
 ) -> tuple[str, ...]:
+    """Return the sentences of the report that concern all configurations."""
     names = dataset_json.get("channel_names", dataset_json.get("modality", {}))
     channels = [str(names[key]) for key in sorted(names, key=int)]
     reasons = plan.reasons

@@ -68,6 +68,7 @@ def _normalization(
     *,
     masked: bool,
 ) -> str:
+    """Return how a channel is normalised and why."""
     key = next(iter(plan.configurations.values())).normalization[channel]
     if key == "ct":
         numbers = plan.intensities[channel]

@@ -120,6 +120,7 @@ def _orientation_warnings(densities: Sequence[LabelDensity]) -> list[str]:
 
 
 def _class_warnings(labels: Mapping[str, Any], densities: Sequence[LabelDensity]) -> list[str]:
+    """Return warnings about cases without annotation and classes with few or no voxels."""
     found = []
     annotated = sum(case.annotated_voxels > 0 for case in densities)
     if annotated < len(densities):
@@ -148,6 +149,7 @@ def _class_warnings(labels: Mapping[str, Any], densities: Sequence[LabelDensity]
 
 
 def _configuration_warnings(configuration: Configuration, plan: Plan) -> list[str]:
+    """Return warnings about spacing, patch and batch of one configuration."""
     found = []
     name, reasons = configuration.name, plan.reasons
     if name == "3d_cascade_fullres":
