@@ -125,7 +125,7 @@ def simulate_plan(
             have; holds every problem.
         RequestError: As for `write_sparse_copy`.
     """
-    problems = [problem for planned in plan.cases for problem in _misfits(planned, dataset)]
+    problems = [problem for planned in plan.cases for problem in _plan_problems(planned, dataset)]
     if problems:
         raise DatasetError(problems)
     return _apply(
@@ -195,7 +195,7 @@ def _apply(
     )
 
 
-def _misfits(planned: PlannedCase, dataset: Dataset) -> list[Problem]:
+def _plan_problems(planned: PlannedCase, dataset: Dataset) -> list[Problem]:
     """Return why the slices of one planned case cannot be applied; nothing if they can."""
     label = next((case.label for case in dataset.cases if case.name == planned.case), None)
     if label is None:

@@ -30,7 +30,7 @@ def read_annotated_classes(dataset: Dataset) -> dict[str, tuple[str, ...]]:
 def annotated_classes_in(
     path: Path, *, classes: Iterable[str], cases: Iterable[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Return what an `annotation.json` says about the classes that were looked for in some cases.
+    """Return the annotated classes of cases as an `annotation.json` states them.
 
     Args:
         path: The file.

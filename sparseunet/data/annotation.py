@@ -11,7 +11,7 @@ class Source(IntEnum):
     """Who labelled a voxel."""
 
     NONE = 0
-    """Nobody: the voxel must not influence statistics, loss or scores."""
+    """Not labelled: the voxel must not influence statistics, loss or scores."""
     MANUAL = 1
     INTERPOLATED = 2
     PSEUDO = 3

@@ -58,7 +58,7 @@ class AnnotationRecord:
     source: Literal["manual", "interpolated", "pseudo"] = "manual"
     """Origin of the labels: a person, interpolation or a model."""
     minutes: float | None = None
-    """Working time it took, or None if nobody measured it."""
+    """Working time in minutes, or None if it was not measured."""
 
     further_views: tuple[AnnotatedView, ...] = ()
     """Slices across other axes, for a case that was annotated across several."""
@@ -94,7 +94,7 @@ class AnnotationRecords:
     selector: str | None = None
     """Name of the selector, or None if a person chose."""
     density: float | None = None
-    """Share of slices that was asked for; None if a number was asked for or nobody asked."""
+    """Share of slices that was asked for; None if a number of slices or nothing was asked for."""
     seed: int | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Where the labels come from, e.g. the dense dataset of a simulation."""

@@ -74,7 +74,7 @@ def check_dataset(folder: Path, *, num_workers: int = 1) -> CheckReport:
     )
     named = zip(survey.cases, results, strict=True)
     findings = [
-        findings_of_dead(case, result) if isinstance(result, WorkerDiedError) else result
+        findings_of_worker_death(case, result) if isinstance(result, WorkerDiedError) else result
         for case, result in track(named, total=len(survey.cases), label="check")
     ]
     return judge(survey, findings)
@@ -112,7 +112,7 @@ def examine_case(case: Case, survey: Survey) -> tuple[Findings, LoadedCase]:
     return replace(findings, problems=tuple(problems)), loaded
 
 
-def findings_of_dead(case: Case, error: WorkerDiedError) -> Findings:
+def findings_of_worker_death(case: Case, error: WorkerDiedError) -> Findings:
     """Return what to report of a case whose process died."""
     return _failed(case, f"that the process looking at it {error}")
 

@@ -1,4 +1,4 @@
-"""What `dataset.json` says, and everything that is wrong with it.
+"""Read `dataset.json` and find every problem in it.
 
 The rules are nnU-Net's (2.8.1): required keys, background 0, consecutive label values, `ignore` the
 highest, regions as lists of values with `regions_class_order`.

@@ -44,7 +44,7 @@ _MAY_BE_EMPTY = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Algorithm:
-    """What a DICOM SEG says about how its segments were made."""
+    """Description of the algorithm in a DICOM SEG."""
 
     version: str
     """Version of this package."""

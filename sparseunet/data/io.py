@@ -18,7 +18,7 @@ from sparseunet.data.geometry import Geometry
 from sparseunet.data.grids import compare_grids
 from sparseunet.data.image import Image
 from sparseunet.data.labels import LabelSchema
-from sparseunet.data.stored import Oddity, unreadable
+from sparseunet.data.stored import Irregularity, unreadable
 from sparseunet.errors import DatasetError, Problem, Severity
 
 _logger = logging.getLogger(__name__)
@@ -48,7 +48,8 @@ class ReadLabels:
 def read_image(paths: Sequence[Path]) -> Image:
     """Read the channels of one scan, in the order of `paths`; colours of a picture are channels.
 
-    Oddities that do not prevent reading are logged as warnings. The geometry is the first file's.
+    Irregularities that do not prevent reading are logged as warnings. The geometry is that of
+    the first file.
 
     Raises:
         UnreadableFileError: One file cannot be read (cut off, NaN or infinity, four axes).
@@ -120,11 +121,11 @@ def read_labels_with_warnings(path: Path, *, case: str = "") -> ReadLabels:
             expected="one label value per pixel",
             fix="save the labels as grey values 0, 1, 2, ...",
         )
-    labels_ZYX, oddities = _whole_numbers(path, stored.voxels_CZYX[0])
+    labels_ZYX, irregularities = _whole_numbers(path, stored.voxels_CZYX[0])
     return ReadLabels(
         labels_ZYX=labels_ZYX,
         geometry=stored.geometry,
-        warnings=_as_problems((*stored.oddities, *oddities), path, case),
+        warnings=_as_problems((*stored.irregularities, *irregularities), path, case),
     )
 
 
@@ -197,7 +198,7 @@ def _read_channels(path: Path, case: str) -> tuple[np.ndarray, Geometry, tuple[P
         voxels_CZYX = voxels_CZYX.copy()
     if stored.voxels_CZYX.dtype.kind == "f":
         _require_finite(path, voxels_CZYX)
-    return voxels_CZYX, stored.geometry, _as_problems(stored.oddities, path, case)
+    return voxels_CZYX, stored.geometry, _as_problems(stored.irregularities, path, case)
 
 
 def _require_finite(path: Path, voxels: np.ndarray) -> None:
@@ -217,9 +218,11 @@ def _require_finite(path: Path, voxels: np.ndarray) -> None:
     )
 
 
-def _whole_numbers(path: Path, values_ZYX: np.ndarray) -> tuple[np.ndarray, tuple[Oddity, ...]]:
+def _whole_numbers(
+    path: Path, values_ZYX: np.ndarray
+) -> tuple[np.ndarray, tuple[Irregularity, ...]]:
     """Return labels as uint8 or uint16, rounding what is almost whole."""
-    oddities: tuple[Oddity, ...] = ()
+    irregularities: tuple[Irregularity, ...] = ()
     if values_ZYX.dtype.kind == "f":
         _require_finite(path, values_ZYX)
         rounded_ZYX = np.rint(values_ZYX)
@@ -229,12 +232,12 @@ def _whole_numbers(path: Path, values_ZYX: np.ndarray) -> tuple[np.ndarray, tupl
             raise _wrong_labels(path, found=f"{far.size} voxels with values like {_examples(far)}")
         if off_ZYX.max() > 0:
             almost = _examples(values_ZYX[off_ZYX > 0])
-            oddity = Oddity(
+            irregularity = Irregularity(
                 found=f"labels that are not quite whole numbers: {almost}",
                 expected="whole numbers",
                 fix="they are rounded; save labels with an integer type",
             )
-            oddities = (oddity,)
+            irregularities = (irregularity,)
         values_ZYX = rounded_ZYX
     low, high = values_ZYX.min(), values_ZYX.max()
     if low < 0:
@@ -244,7 +247,7 @@ def _whole_numbers(path: Path, values_ZYX: np.ndarray) -> tuple[np.ndarray, tupl
     if high > _HIGHEST_LABEL:
         raise _wrong_labels(path, found=f"labels up to {high:g}")
     kind = np.uint8 if high < 256 else np.uint16
-    return np.ascontiguousarray(values_ZYX.astype(kind, copy=False)), oddities
+    return np.ascontiguousarray(values_ZYX.astype(kind, copy=False)), irregularities
 
 
 def _wrong_labels(path: Path, *, found: str) -> DatasetError:
@@ -262,17 +265,19 @@ def _examples(values: np.ndarray) -> str:
     return shown if len(found) <= 5 else f"{shown}, ... ({len(found)} different values)"
 
 
-def _as_problems(oddities: Sequence[Oddity], path: Path, case: str) -> tuple[Problem, ...]:
+def _as_problems(
+    irregularities: Sequence[Irregularity], path: Path, case: str
+) -> tuple[Problem, ...]:
     return tuple(
         Problem(
             severity=Severity.WARNING,
             case=case,
             file=str(path),
-            found=oddity.found,
-            expected=oddity.expected,
-            fix=oddity.fix,
+            found=irregularity.found,
+            expected=irregularity.expected,
+            fix=irregularity.fix,
         )
-        for oddity in oddities
+        for irregularity in irregularities
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from sparseunet.artifacts import atomic_path
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.stored import (
-    Oddity,
+    Irregularity,
     StoredGrid,
     StoredVolume,
     grid_geometry,
@@ -61,7 +61,7 @@ def read_itk(path: Path) -> StoredVolume:
     return StoredVolume(
         voxels_CZYX=voxels.reshape(1, *grid.geometry.shape),
         geometry=grid.geometry,
-        oddities=grid.oddities,
+        irregularities=grid.irregularities,
     )
 
 
@@ -78,13 +78,13 @@ def read_itk_grid(path: Path) -> StoredGrid:
     skew = np.abs(cosines.T @ cosines - np.eye(geometry.dimensions)).max()
     if skew <= _SHEAR_TOLERANCE:
         return StoredGrid(geometry=geometry)
-    oddity = Oddity(
+    irregularity = Irregularity(
         found="sheared axes",
         expected="axes at right angles",
         fix="the axes are treated as if at right angles; resample the scan to a regular grid "
         "if its shape matters",
     )
-    return StoredGrid(geometry=geometry, oddities=(oddity,))
+    return StoredGrid(geometry=geometry, irregularities=(irregularity,))
 
 
 def geometry_from_itk(path: Path, *, image_io: str = "") -> Geometry | None:

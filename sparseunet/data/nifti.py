@@ -14,7 +14,7 @@ import numpy as np
 
 from sparseunet.data.itk import geometry_from_itk
 from sparseunet.data.stored import (
-    Oddity,
+    Irregularity,
     StoredGrid,
     StoredVolume,
     grid_geometry,
@@ -41,7 +41,7 @@ def read_nifti(path: Path) -> StoredVolume:
     return StoredVolume(
         voxels_CZYX=voxels_ZYX.reshape(1, *grid.geometry.shape),
         geometry=grid.geometry,
-        oddities=grid.oddities,
+        irregularities=grid.irregularities,
     )
 
 
@@ -122,13 +122,13 @@ def _scale(voxels_ZYX: np.ndarray, slope: float | None, intercept: float | None)
 def _grid(path: Path, header: Any, shape_xyz: tuple[int, ...]) -> StoredGrid:
     zooms = np.asarray(header["pixdim"][1 : 1 + len(shape_xyz)], float)
     if (zooms < 0).any():
-        oddity = Oddity(
+        irregularity = Irregularity(
             found=f"negative voxel size (pixdim) {_text(zooms)}",
             expected="positive voxel sizes",
             fix="the absolute value is used; correct pixdim in the header",
         )
         header["pixdim"][1 : 1 + len(shape_xyz)] = np.abs(zooms)
-        return _grid_from_affine(path, header, shape_xyz, [oddity])
+        return _grid_from_affine(path, header, shape_xyz, [irregularity])
     geometry = geometry_from_itk(path, image_io="NiftiImageIO")
     if geometry is not None and geometry.shape[::-1][: len(shape_xyz)] == shape_xyz:
         return StoredGrid(geometry=geometry)
@@ -136,7 +136,7 @@ def _grid(path: Path, header: Any, shape_xyz: tuple[int, ...]) -> StoredGrid:
 
 
 def _grid_from_affine(
-    path: Path, header: Any, shape_xyz: tuple[int, ...], oddities: list[Oddity]
+    path: Path, header: Any, shape_xyz: tuple[int, ...], irregularities: list[Irregularity]
 ) -> StoredGrid:
     """Interpret the affine without ITK, with the nearest directions at right angles."""
     num_axes = len(shape_xyz)
@@ -148,7 +148,7 @@ def _grid_from_affine(
     if not np.isfinite(cosines).all():
         cosines = np.eye(3)[:, :num_axes]  # the spacing is refused below, naming its values
     if np.abs(cosines.T @ cosines - np.eye(num_axes)).max() > _SHEAR_TOLERANCE:
-        oddities = [*oddities, _shear(cosines)]
+        irregularities = [*irregularities, _shear(cosines)]
         left, _, right = np.linalg.svd(cosines, full_matrices=False)
         cosines = left @ right
     return StoredGrid(
@@ -159,7 +159,7 @@ def _grid_from_affine(
             origin_mm=affine[:num_axes, 3].tolist(),
             direction=_file_direction(cosines),
         ),
-        oddities=tuple(oddities),
+        irregularities=tuple(irregularities),
     )
 
 
@@ -172,10 +172,10 @@ def _file_direction(cosines: np.ndarray) -> list[float]:
     return [float(value) for value in square.ravel()]
 
 
-def _shear(cosines: np.ndarray) -> Oddity:
+def _shear(cosines: np.ndarray) -> Irregularity:
     products = (cosines.T @ cosines)[np.triu_indices(cosines.shape[1], k=1)]
     angles = np.degrees(np.arccos(np.clip(products, -1.0, 1.0)))
-    return Oddity(
+    return Irregularity(
         found=f"a sheared affine, axes {_text(angles)} degrees apart",
         expected="axes at right angles",
         fix="the nearest axes at right angles are used; resample the scan to a regular grid "

@@ -16,7 +16,7 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Oddity:
+class Irregularity:
     """Something in a file that is not as it should be, but can be read in one sensible way."""
 
     found: str
@@ -31,7 +31,7 @@ class StoredGrid:
     geometry: Geometry
     num_channels: int = 1
     """Number of channels; more than one for a colour picture."""
-    oddities: tuple[Oddity, ...] = ()
+    irregularities: tuple[Irregularity, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ class StoredVolume:
     voxels_CZYX: np.ndarray
     """Real numbers in the type of the file; floating point where the file states a scaling."""
     geometry: Geometry
-    oddities: tuple[Oddity, ...] = ()
+    irregularities: tuple[Irregularity, ...] = ()
 
 
 def grid_geometry(

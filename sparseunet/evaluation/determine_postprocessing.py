@@ -92,7 +92,7 @@ def sparse_cases(table: DiceTable) -> dict[str, str]:
 def find_not_dense(
     cases: Sequence[str], *, provenance: Path | None, file_ending: str, partly: Collection[str]
 ) -> dict[str, str]:
-    """Return why the reference of a case is not dense, as what lies beside the labels says.
+    """Return why the reference of a case is not dense, judged by the files beside its labels.
 
     Args:
         cases: Names.

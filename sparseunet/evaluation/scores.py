@@ -139,7 +139,7 @@ class Scores:
         return np.array([np.nan if one is None else measure(one) for one in found], np.float64)
 
     def num_not_annotated(self, class_name: str) -> int:
-        """Return the number of cases in which nobody looked for the class."""
+        """Return the number of cases in which the class is not annotated."""
         return sum(class_name in case.not_annotated for case in self.cases)
 
     def num_valid(self, class_name: str, metric: str) -> int:

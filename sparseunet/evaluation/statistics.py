@@ -1,4 +1,4 @@
-"""What a set of cases says about cases in general: bootstrap intervals, paired tests."""
+"""Inference from a set of cases: bootstrap intervals and paired tests."""
 
 from collections.abc import Sequence
 from functools import lru_cache

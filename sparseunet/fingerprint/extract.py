@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sparseunet.artifacts import hash_content, hash_file, remove_unfinished
 from sparseunet.data.annotation import Annotation
-from sparseunet.data.check import examine_case, findings_of_dead, judge
+from sparseunet.data.check import examine_case, findings_of_worker_death, judge
 from sparseunet.data.check_report import CheckReport
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.density import LabelDensity, measure_label_density
@@ -137,22 +137,27 @@ def _examine_cases(
     survey: Survey, *, num_workers: int, records: Path | None, redo: bool
 ) -> list[tuple[CaseRecord, bool]]:
     """Return the record of every case, and whether it was known."""
-    look = partial(_look_at, survey=survey.without_cases(), records=records, redo=redo)
+    look = partial(_examine_case, survey=survey.without_cases(), records=records, redo=redo)
     results = map_in_processes(look, survey.cases, num_workers=num_workers)
     named = zip(survey.cases, results, strict=True)
     return [
-        (_of_dead(case, result), False) if isinstance(result, WorkerDiedError) else result
+        (_record_of_worker_death(case, result), False)
+        if isinstance(result, WorkerDiedError)
+        else result
         for case, result in track(named, total=len(survey.cases), label="examine")
     ]
 
 
-def _of_dead(case: Case, error: WorkerDiedError) -> CaseRecord:
+def _record_of_worker_death(case: Case, error: WorkerDiedError) -> CaseRecord:
     return CaseRecord(
-        input_hash="", findings=findings_of_dead(case, error), measurement=None, density=None
+        input_hash="",
+        findings=findings_of_worker_death(case, error),
+        measurement=None,
+        density=None,
     )
 
 
-def _look_at(
+def _examine_case(
     case: Case, *, survey: Survey, records: Path | None, redo: bool
 ) -> tuple[CaseRecord, bool]:
     input_hash = "" if records is None else _input_hash(case, survey)

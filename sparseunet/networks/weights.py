@@ -74,14 +74,14 @@ def read_weights(path: Path, *, shapes: Mapping[str, torch.Size]) -> dict[str, T
     theirs = path.suffix == ".pth"
     found = content.get("network_weights" if theirs else "weights")
     if not isinstance(found, dict):
-        raise _misfit(path, "no weights in it")
+        raise _wrong_file(path, "no weights in it")
     names = {name: nnunet_names(name) if theirs else (name,) for name in shapes}
     problems = _problems(found, shapes, names)
     if not problems and sum(found[own].nbytes for own, *_ in names.values()) > path.stat().st_size:
         problems.append("the same numbers under several names")
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise _misfit(path, "; ".join(problems[:3]) + more)
+        raise _wrong_file(path, "; ".join(problems[:3]) + more)
     return {name: _own(found[aliases[0]]) for name, aliases in names.items()}
 
 
@@ -143,7 +143,7 @@ def _equal(first: Tensor, second: Tensor) -> bool:
     return first.data_ptr() == second.data_ptr() or torch.equal(first, second)
 
 
-def _misfit(path: Path, reason: str) -> UnreadableFileError:
+def _wrong_file(path: Path, reason: str) -> UnreadableFileError:
     return UnreadableFileError(
         file=str(path),
         found=f"weights that do not fit the network of the plan ({reason})",

@@ -97,7 +97,7 @@ def what_cannot_be_checked(model: TrainedModel) -> tuple[str, ...]:
 
 
 def write_checks(path: Path, checks: Sequence[CaseCheck], model: TrainedModel) -> None:
-    """Write what is known about every scan; what the file says about other scans stays."""
+    """Write the checks of scans into a file; entries of other scans in it stay."""
     cases = {check.case: asdict(check) for check in checks}
     if path.is_file():
         cases = {case["case"]: case for case in read_json(path).get("cases", [])} | cases

@@ -37,29 +37,29 @@ def overlap(
     Returns:
         The items that failed, each with its error, in the order of `items`.
     """
-    under_way = _UnderWay(num_bytes=num_bytes, max_bytes=max_bytes)
-    failures = under_way.failures
+    in_progress = _ItemsInProgress(num_bytes=num_bytes, max_bytes=max_bytes)
+    failures = in_progress.failures
     with ThreadPoolExecutor(num_workers) as before, ThreadPoolExecutor(num_workers) as after:
         prepared = _run_ahead(
-            before, prepare, items, num_ahead=num_workers, make_room=under_way.make_room
+            before, prepare, items, num_ahead=num_workers, make_room=in_progress.make_room
         )
         for index, future in enumerate(track(prepared, total=len(items), label=label)):
             try:
                 result = work(future.pop().result())
             except Exception as error:  # noqa: BLE001 - reported by the caller, see _note
-                under_way.leave(index, error)
+                in_progress.release(index, error)
                 continue
-            under_way.finishing.append((index, after.submit(finish, items[index], result)))
+            in_progress.finishing.append((index, after.submit(finish, items[index], result)))
             del result
-            while len(under_way.finishing) > num_workers:
-                under_way.collect()
-        while under_way.finishing:
-            under_way.collect()
+            while len(in_progress.finishing) > num_workers:
+                in_progress.collect()
+        while in_progress.finishing:
+            in_progress.collect()
     return [(items[index], failures[index]) for index in sorted(failures)]
 
 
-class _UnderWay(Generic[Item]):
-    """The items that are in memory, what they need together, and which failed."""
+class _ItemsInProgress(Generic[Item]):
+    """The items in memory with their sizes, and the errors of those that failed."""
 
     def __init__(self, *, num_bytes: Callable[[Item], int], max_bytes: int | None) -> None:
         self.finishing: deque[tuple[int, Future[None]]] = deque()
@@ -68,7 +68,7 @@ class _UnderWay(Generic[Item]):
         self._sizes: dict[int, int] = {}
 
     def make_room(self, index: int, item: Item) -> bool:
-        """Let an item in, if need be after waiting for those being finished; say whether it is."""
+        """Add an item if there is room, if need be after waiting; return whether it was added."""
         size = 0 if self._max_bytes is None else self._num_bytes(item)
         while not self._has_room(size):
             if not self.finishing:
@@ -83,10 +83,10 @@ class _UnderWay(Generic[Item]):
         error = future.exception()
         if error is not None and not isinstance(error, Exception):
             raise error
-        self.leave(index, error)
+        self.release(index, error)
 
-    def leave(self, index: int, error: Exception | None) -> None:
-        """Let an item go, and note why it failed if it did."""
+    def release(self, index: int, error: Exception | None) -> None:
+        """Remove an item that is finished or has failed, and note its error."""
         del self._sizes[index]
         if error is not None:
             self.failures[index] = _note(error)

@@ -165,7 +165,7 @@ def _predict_files(
         checks[scan.name] = check_scan(scan.name, image[0], model)
         return prepare(scan.name, image.pop(), model, previous_ZYX, in_place=True)
 
-    def write(scan: Case, painting: _Painting) -> None:
+    def write(scan: Case, painting: _PendingPrediction) -> None:
         counts = _write(scan, painting, model, algorithm)
         found = count_classes(counts, model.labels)
         checks[scan.name] = replace(checks[scan.name], num_voxels=found)
@@ -186,7 +186,7 @@ def _predict_files(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Painting:
+class _PendingPrediction:
     """A scan that is predicted, and what is left to do about it."""
 
     file: Path
@@ -203,7 +203,7 @@ def _predict_prepared(
     options: PredictionOptions,
     painters: Executor,
     case: PreprocessedCase,
-) -> _Painting:
+) -> _PendingPrediction:
     """Predict one preprocessed case and start painting its maps.
 
     Returns:
@@ -230,7 +230,7 @@ def _predict_prepared(
             num_channels=loaded.num_channels,
             num_waiting=options.num_workers,
         )
-        return _Painting(
+        return _PendingPrediction(
             file=file,
             geometry=restoration.geometry,
             restored=restored,
@@ -240,7 +240,7 @@ def _predict_prepared(
 
 
 def _write(
-    scan: Case, painting: _Painting, model: TrainedModel, algorithm: Algorithm | None
+    scan: Case, painting: _PendingPrediction, model: TrainedModel, algorithm: Algorithm | None
 ) -> dict[int, int]:
     """Write what is wanted of a scan and return the number of voxels of every label value."""
     restored, geometry = painting.restored, painting.geometry

@@ -40,7 +40,7 @@ def describe(model: TrainedModel, options: "PredictionOptions") -> dict[str, Any
 
 
 def algorithm_of(description: dict[str, Any]) -> Algorithm:
-    """Return what a DICOM SEG says of the model: its run and the hashes of its weights."""
+    """Return the description of the model in a DICOM SEG: its run and the hashes of its weights."""
     weights = _weights(description)
     return Algorithm(
         version=description["sparseunet"],

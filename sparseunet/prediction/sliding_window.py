@@ -1,4 +1,4 @@
-"""Cover a scan with overlapping patches and blend what the network says about them."""
+"""Cover a scan with overlapping patches and blend the logits of the network."""
 
 import itertools
 import logging

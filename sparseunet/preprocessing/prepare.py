@@ -330,14 +330,14 @@ def _write_splits(path: Path, dataset: Dataset) -> None:
         )
     if given != path or found != names:
         write_json(path, splits_to_json(splits))
-    torn = torn_groups(splits, groups or {})
-    if torn:
+    divided_groups = torn_groups(splits, groups or {})
+    if divided_groups:
         logger.warning(
             "%s trains and validates on the same group of dataset.json in some fold (%s), so "
             "validation scores are too high; remove the file and run this again to make other "
             "folds, and train again.",
             given,
-            ", ".join(torn[:5]) + ", ..." * (len(torn) > 5),
+            ", ".join(divided_groups[:5]) + ", ..." * (len(divided_groups) > 5),
         )
 
 

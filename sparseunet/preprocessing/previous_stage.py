@@ -208,7 +208,7 @@ def _read(case: str, label_file: Path, restoration: Restoration) -> np.ndarray:
     """Return the label map on the network's grid."""
     labels_ZYX, geometry = read_label_map(label_file)
     if geometry.shape != restoration.geometry.shape:
-        raise DatasetError([_misfit(case, label_file, geometry.shape, restoration)])
+        raise DatasetError([_shape_problem(case, label_file, geometry.shape, restoration)])
     return np.ascontiguousarray(labels_on_network_grid(labels_ZYX, restoration))
 
 
@@ -228,7 +228,7 @@ def _write(
     write_json(_record_file(folder, case), record)
 
 
-def _misfit(
+def _shape_problem(
     case: str, file: Path, shape: tuple[int, int, int], restoration: Restoration
 ) -> Problem:
     return Problem(

@@ -1,4 +1,4 @@
-"""Bring images onto another grid, and what a network says about them back."""
+"""Resample images onto the network's grid, and logits back."""
 
 from collections.abc import Iterable, Iterator, Sequence
 

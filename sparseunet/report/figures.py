@@ -74,9 +74,11 @@ def ticks_between(low: float, high: float, *, most: int) -> list[float]:
 
     Their step is 1, 2, 2.5 or 5 times a power of ten.
     """
-    rough = (high - low) / max(1, most - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    raw_step = (high - low) / max(1, most - 1)
+    power = 10.0 ** math.floor(math.log10(raw_step))
+    step = next(
+        power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw_step * 0.999
+    )
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [index * step for index in range(first, last + 1)]
 

@@ -1,1 +1,1 @@
-"""Labels that a model gives to what nobody annotated."""
+"""Pseudo-labels: labels that a model gives to unannotated voxels."""

@@ -78,7 +78,7 @@ def complete_dataset(
     options: CompletionOptions,
     splits: Path | None = None,
 ) -> dict[str, Any]:
-    """Write a raw dataset in which a model labels every training voxel that nobody labelled.
+    """Write a raw dataset in which a model labels every unannotated voxel of the training cases.
 
     Manual voxels stay as they are, interpolated ones too unless the rules say otherwise; labels by
     an earlier model are replaced. Cases without any label are labelled throughout. `provenanceTr`

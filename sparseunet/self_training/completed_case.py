@@ -99,13 +99,15 @@ def read_kept_annotation(
     )
     if any(problem.severity is Severity.ERROR for problem in problems):
         raise DatasetError(problems)
-    gone_ZYX = annotation.source_ZYX == Source.PSEUDO
+    dropped_ZYX = annotation.source_ZYX == Source.PSEUDO
     if rules.replace_interpolated:
-        gone_ZYX |= annotation.source_ZYX == Source.INTERPOLATED
+        dropped_ZYX |= annotation.source_ZYX == Source.INTERPOLATED
     kept = replace(
         annotation,
-        labels_ZYX=np.where(gone_ZYX, 0, annotation.labels_ZYX).astype(annotation.labels_ZYX.dtype),
-        source_ZYX=np.where(gone_ZYX, Source.NONE, annotation.source_ZYX).astype(np.uint8),
+        labels_ZYX=np.where(dropped_ZYX, 0, annotation.labels_ZYX).astype(
+            annotation.labels_ZYX.dtype
+        ),
+        source_ZYX=np.where(dropped_ZYX, Source.NONE, annotation.source_ZYX).astype(np.uint8),
     )
     return kept, own_geometry
 

@@ -10,7 +10,7 @@ from sparseunet.workspace import fold_folder
 
 Fold = int | str
 LearnedFrom = Mapping[Fold, frozenset[str] | None]
-"""Fold to the names of the cases that it was trained on; None where nobody recorded them."""
+"""Fold to the names of the cases that it was trained on; None where they are not recorded."""
 Exposure = Literal["seen in training", "out of fold", "unknown"]
 """Whether any of the folds that label a case was trained on it."""
 _NAMED = 5

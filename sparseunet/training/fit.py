@@ -198,11 +198,11 @@ def _train(
         num_workers=hardware.num_workers,
         pin_memory=hardware.device.type == "cuda",
     )
-    paced = _paced(steps, on_pace)
+    timed_steps = _report_pace(steps, on_pace)
     progress = (
-        track(paced, total=len(steps), label=label, note=lambda: _score_note(log))
+        track(timed_steps, total=len(steps), label=label, note=lambda: _score_note(log))
         if writes
-        else _unseen(steps)
+        else _without_progress(steps)
     )
     with closing(batches), closing(progress):
         try:
@@ -236,7 +236,7 @@ def _train(
     return final
 
 
-def _paced(steps: range, on_pace: OnPace | None) -> Iterable[int]:
+def _report_pace(steps: range, on_pace: OnPace | None) -> Iterable[int]:
     """Yield the steps, each when it begins, and say how long the first ones took."""
     start_s = time.perf_counter()
     for done, step in enumerate(steps):
@@ -256,7 +256,7 @@ def _score_note(log: Sequence[LogEntry]) -> str:
     return f"loss {log[-1]['train_loss']:.3f}{dice}"
 
 
-def _unseen(steps: range) -> Generator[int, None, None]:
+def _without_progress(steps: range) -> Generator[int, None, None]:
     """Yield the steps without showing progress."""
     yield from steps
 

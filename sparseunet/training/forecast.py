@@ -43,7 +43,7 @@ class ClassForecast:
     num_cases: int
     """Training cases with an annotated voxel of it."""
     num_slices: int | None
-    """Slices with it in these cases; None for background, of which nobody keeps count."""
+    """Slices with it in these cases; None for background, which is not counted."""
     views_per_slice: float | None
     """How often a patch shows such a slice with a voxel of the class, in the whole training."""
 

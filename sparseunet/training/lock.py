@@ -47,7 +47,7 @@ def is_held(folder: Path) -> bool:
 
 
 def _lock(stream: IO[bytes]) -> bool:
-    """Lock a file until it is closed; return whether nobody else has."""
+    """Lock a file until it is closed; return whether the lock was free."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -144,10 +144,10 @@ def joined(processes: Processes) -> Iterator["Group"]:
     if torch.cuda.is_available() and distributed.is_nccl_available():
         backend = "cpu:gloo,cuda:nccl"
     url = f"tcp://{processes.address}?rank={processes.rank}&world_size={processes.count}"
-    store, _, _ = _with_others(lambda: next(distributed.rendezvous(url, timeout=TIMEOUT)))
+    store, _, _ = _raise_if_others_lost(lambda: next(distributed.rendezvous(url, timeout=TIMEOUT)))
     group = Group(store=store, rank=processes.rank, count=processes.count)
     try:
-        _with_others(
+        _raise_if_others_lost(
             lambda: distributed.init_process_group(
                 backend,
                 store=distributed.PrefixStore("group", store),
@@ -159,11 +159,11 @@ def joined(processes: Processes) -> Iterator["Group"]:
         processes.wait()
         yield group
     except BaseException as error:
-        _leave(is_error=True)
+        _end_process_group(is_error=True)
         if isinstance(error, Exception | SystemExit):
             group.let_others_ask()
         raise
-    _leave(is_error=False)
+    _end_process_group(is_error=False)
 
 
 def may_fork() -> bool:
@@ -187,13 +187,13 @@ class Group:
 
         The first process that calls this does; so does one that cannot reach the others.
         """
-        mine = str(self.rank)
+        own_rank = str(self.rank)
         try:
-            first: bytes = self.store.compare_set(_REPORTER_KEY, "", mine)
+            first: bytes = self.store.compare_set(_REPORTER_KEY, "", own_rank)
             self.store.add(_NUM_ASKED_KEY, 1)
         except RuntimeError:
             return True
-        return first.decode() == mine
+        return first.decode() == own_rank
 
     def let_others_ask(self) -> None:
         """Keep the store open until every process has called `tells`, in the process that holds it.
@@ -255,11 +255,11 @@ def prepare_network(network: nn.Module, *, device: torch.device, num_parts: int)
 
 
 def _all_reduce(tensor: Tensor, operation: Any = distributed.ReduceOp.SUM) -> Tensor:
-    _with_others(lambda: distributed.all_reduce(tensor, operation))
+    _raise_if_others_lost(lambda: distributed.all_reduce(tensor, operation))
     return tensor
 
 
-def _with_others(action: Callable[[], T]) -> T:
+def _raise_if_others_lost(action: Callable[[], T]) -> T:
     """Do what fails if another process has ended.
 
     The error of torch is not kept, not even as the context of ours: its frames hold the group, and
@@ -276,7 +276,7 @@ def _with_others(action: Callable[[], T]) -> T:
     )
 
 
-def _leave(*, is_error: bool) -> None:
+def _end_process_group(*, is_error: bool) -> None:
     """End the threads of this process' group, if there is one.
 
     A thread releases a tensor only after it has reported the sum, which needs a running Python

@@ -88,13 +88,13 @@ def fit_into_budget(
         return budget_s * _USABLE - (time.perf_counter() - start)
 
     enough_s = budget_s * _USABLE / (_MIN_STEPS * batch_size)
-    chosen, patch_s = _widest(configuration, measure, enough_s)
+    chosen, patch_s = _widest_network_within(configuration, measure, enough_s)
     smaller_ones = smaller_patches(chosen)
     for _ in range(_PATCH_TRIALS):
         enough_s = usable_s() / (_MIN_STEPS * batch_size)
         if patch_s <= enough_s:
             break
-        smaller = _first_as_cheap(
+        smaller = _first_within_cost(
             smaller_ones, chosen, labels.num_outputs, factor=enough_s / patch_s
         )
         if smaller is None:
@@ -116,7 +116,7 @@ def fit_into_budget(
     )
 
 
-def _widest(
+def _widest_network_within(
     configuration: Configuration, measure: Callable[[Configuration], float], enough_s: float
 ) -> tuple[Configuration, float]:
     """Return the widest network that takes at most `enough_s` per patch, else the narrowest."""
@@ -135,7 +135,7 @@ def _widest(
     return chosen, patch_s
 
 
-def _first_as_cheap(
+def _first_within_cost(
     smaller_ones: Iterator[Configuration],
     configuration: Configuration,
     num_outputs: int,

@@ -53,7 +53,7 @@ class Request:
 
 
 def collect_cases(request: Request) -> Iterator[CollectedCase | list[Problem]]:
-    """Yield what came back of every planned or returned case, by name, or what is wrong with it."""
+    """Yield the annotation of every planned or returned case, by name, or its problems."""
     planned = {each.case for each in request.plan.cases}
     for name in sorted({*planned, *request.returned.files}):
         try:
@@ -63,7 +63,7 @@ def collect_cases(request: Request) -> Iterator[CollectedCase | list[Problem]]:
 
 
 def check_progress(request: Request, path: Path) -> list[Problem]:
-    """Return what the work list says about cases or slices that there are not."""
+    """Return a problem for every unknown case and slice in the work list."""
     cases = {case.name: case for case in request.dataset.cases}
     problems = []
     for name, progress in request.progress.items():
@@ -95,14 +95,14 @@ def _collect(request: Request, name: str) -> CollectedCase:
     geometry = read_geometry(request.dataset.case(name).images[0])
     files = request.returned.files.get(name, ())
     progress = request.progress.get(name, NOTHING_DONE)
-    planned = planned_by_axis(request.plan.of_case(name)) or {_usual_axis(request.plan): ()}
+    planned = planned_by_axis(request.plan.of_case(name)) or {_most_frequent_axis(request.plan): ()}
     _require_files(name, files, progress)
     drawn = read_drawing(files, geometry, request.dataset, own=request.returned.labels)
     ticked = {axis: set(slices) for axis, slices in progress.done.items()}
     if request.planned_are_done:
         for axis, slices in planned.items():
             ticked.setdefault(axis, set()).update(
-                index for index in slices if _is_held(files, axis, index)
+                index for index in slices if _has_slice(files, axis, index)
             )
     shown = {axis: _not_hidden(drawn, axis, slices) for axis, slices in ticked.items()}
     views = find_views(
@@ -133,20 +133,20 @@ def _annotation(drawn: DrawnCase, views: Sequence[ViewStatus]) -> Annotation:
 
 
 def _not_hidden(drawn: DrawnCase, axis: int, slices: set[int]) -> frozenset[int]:
-    """Return the slices of which the file does not say that nobody annotated them."""
+    """Return the slices that the file does not mark as unannotated."""
     hidden = np.moveaxis(drawn.hidden_ZYX, axis, 0)
     return frozenset(index for index in slices if not hidden[index].all())
 
 
-def _usual_axis(plan: AnnotationPlan) -> int:
-    """Return the axis that most planned slices lie across, for cases that nobody planned."""
+def _most_frequent_axis(plan: AnnotationPlan) -> int:
+    """Return the axis across which most planned slices lie, for cases without a plan."""
     counts: Counter[int] = Counter()
     for each in plan.cases:
         counts[each.axis] += len(each.slices)
     return counts.most_common(1)[0][0] if counts else 0
 
 
-def _is_held(files: Sequence[ReturnedFile], axis: int, index: int) -> bool:
+def _has_slice(files: Sequence[ReturnedFile], axis: int, index: int) -> bool:
     return any(file.holds(axis=axis, index=index) for file in files)
 
 
@@ -156,7 +156,7 @@ def _require_files(name: str, files: Sequence[ReturnedFile], progress: Progress)
         f"{AXIS_NAMES[axis]} {index}"
         for axis, indices in sorted(progress.done.items())
         for index in sorted(indices)
-        if not _is_held(files, axis, index)
+        if not _has_slice(files, axis, index)
     ]
     if without:
         problem = _problem(

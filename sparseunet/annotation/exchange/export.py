@@ -182,7 +182,7 @@ def check_plan(dataset: Dataset, plan: AnnotationPlan) -> dict[str, Geometry]:
         if case is None:
             there = f"a case of {dataset.name}"
             problems.append(
-                _misfit(planned, "an unknown case", there, "take the plan's own dataset")
+                _plan_problem(planned, "an unknown case", there, "take the plan's own dataset")
             )
             continue
         geometry = geometries.setdefault(planned.case, read_geometry(case.images[0]))
@@ -190,7 +190,9 @@ def check_plan(dataset: Dataset, plan: AnnotationPlan) -> dict[str, Geometry]:
         if num_slices != planned.num_slices:
             found = f"{planned.num_slices} slices across {AXIS_NAMES[planned.axis]} in the plan"
             expected = f"{num_slices}, as the scan has"
-            problems.append(_misfit(planned, found, expected, "plan again; the scan has changed"))
+            problems.append(
+                _plan_problem(planned, found, expected, "plan again; the scan has changed")
+            )
     if problems:
         raise DatasetError(problems)
     return geometries
@@ -369,7 +371,7 @@ def _first_rank(planned: PlannedCase) -> tuple[int, str]:
     return min(planned.ranks), planned.case
 
 
-def _misfit(planned: PlannedCase, found: str, expected: str, fix: str) -> Problem:
+def _plan_problem(planned: PlannedCase, found: str, expected: str, fix: str) -> Problem:
     return Problem(
         case=planned.case, file="annotation plan", found=found, expected=expected, fix=fix
     )

@@ -66,7 +66,7 @@ class DrawnCase:
     """bool, where it differs from what was handed out; where it is not the ignore value, for files
     that use one."""
     hidden_ZYX: np.ndarray
-    """bool, where a file says by the ignore value that nobody annotated."""
+    """bool, voxels that hold the ignore value in a file: not annotated."""
 
 
 def find_returned(folder: Path, dataset: Dataset, record: ExportRecord | None) -> Returned:

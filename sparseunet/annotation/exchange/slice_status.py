@@ -91,14 +91,14 @@ def _explain(
         left = left[:, ~np.isin(left[axis], list(annotated[axis]))]
     for candidates in ({axis: list(planned.get(axis, ())) for axis in axes}, None):
         while left.size:
-            best = _fullest(left, axes, candidates)
+            best = _axis_with_most_slices(left, axes, candidates)
             if best is None:
                 break
             annotated[best[0]].add(best[1])
             left = left[:, left[best[0]] != best[1]]
 
 
-def _fullest(
+def _axis_with_most_slices(
     left: np.ndarray, axes: Sequence[int], candidates: Mapping[int, Sequence[int]] | None
 ) -> tuple[int, int] | None:
     """Return the (axis, slice) with the most voxels left, or None if no candidate has any."""

@@ -283,15 +283,15 @@ class _Blender:
         here = [end for end in self._gap.ends if end in present]
         if len(here) == 2:
             present = self._aligned(present)
-            self._end_lost_parts(present)
+            self._shrink_unmatched_parts(present)
         knots = []
         for index in self._slices:
             nearest = min(here, key=lambda end: abs(end - index))
             knot = present.get(index)
-            knots.append(knot or self._vanished(present[nearest], abs(nearest - index)))
+            knots.append(knot or self._shrunk(present[nearest], abs(nearest - index)))
         return knots
 
-    def _vanished(self, knot: _Knot, num_slices: int) -> _Knot:
+    def _shrunk(self, knot: _Knot, num_slices: int) -> _Knot:
         """Return what is left of a class so many slices on; negative everywhere if nothing is."""
         shrunk_mm = min(CONE_SLOPE * self._step_mm * num_slices, 2 * float(knot.distance_mm.max()))
         return replace(knot, distance_mm=knot.distance_mm - np.float32(shrunk_mm))
@@ -304,7 +304,7 @@ class _Blender:
             return knots
         return {index: replace(knot, center=first.center) for index, knot in knots.items()}
 
-    def _end_lost_parts(self, knots: dict[int, _Knot]) -> None:
+    def _shrink_unmatched_parts(self, knots: dict[int, _Knot]) -> None:
         """Let parts of a class that overlap with nothing at the other end vanish on the way."""
         first, second = (knots[end] for end in self._gap.ends)
         width = self._gap.ends[1] - self._gap.ends[0]
@@ -317,7 +317,7 @@ class _Blender:
             if lost.any():
                 distance_mm = np.where(
                     lost[parts],
-                    np.maximum(other.distance_mm, self._vanished(knot, width).distance_mm),
+                    np.maximum(other.distance_mm, self._shrunk(knot, width).distance_mm),
                     other.distance_mm,
                 )
                 knots[self._gap.ends[end]] = replace(other, distance_mm=distance_mm)
