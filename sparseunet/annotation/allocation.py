@@ -8,7 +8,8 @@ import numpy as np
 
 from sparseunet.annotation.budget import Budget
 from sparseunet.annotation.cost import CostModel
-from sparseunet.annotation.evidence import MINIMUM_DENSITY_3D, expect_share_of_dense
+from sparseunet.annotation.evidence import expect_share_of_dense
+from sparseunet.data.density import ENOUGH_DENSITY_3D
 from sparseunet.errors import RequestError
 
 _FEWER_VOLUMES = (1.0, 0.75, 0.5, 0.25, 0.125)
@@ -74,7 +75,7 @@ class Situation:
 
         The density of 3D may be missed by a hundredth of it, since budgets are rounded down.
         """
-        minimum = 0.99 * MINIMUM_DENSITY_3D if self.dimensions == 3 else 0.0
+        minimum = 0.99 * ENOUGH_DENSITY_3D if self.dimensions == 3 else 0.0
         density = self.density(num_slices, num_volumes=num_volumes)
         return num_slices >= num_volumes and density >= minimum
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparseunet.data.density import ENOUGH_DENSITY_3D
+
 DENSITIES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Share of the slices of an annotated volume that are annotated: columns of the tables (ρ)."""
 VOLUME_SHARES = (1.0, 0.5, 0.25, 0.125)
@@ -89,10 +91,6 @@ Z25_TABLE_4_3D: Mapping[str, tuple[float, ...]] = {
 `DENSITIES`. ATLAS slices were drawn with more weight on those with a lesion; without that no
 network learned anything at 0.05 (Z25 §4.1.2)."""
 
-MINIMUM_DENSITY_3D = 0.1
-"""Below it a 3D network may not learn at all: ATLAS at 0.05, where 0.1 to 0.4 helped (Z25 §4.1.2,
-§6)."""
-
 _MORE_SLICES = (
     "Not everybody finds that more volumes beat more slices: on cardiac cine MR Stein et al. "
     "(arXiv 2307.12619) gained more from slices than from volumes (48 volumes came close to 160 "
@@ -171,7 +169,7 @@ def describe_evidence(dimensions: int) -> tuple[str, ...]:
         "Weak for 3D: relative to density 0.8 (ATLAS 0.4), not to dense labels, and the loss by "
         "fewer volumes is borrowed from 2D (table 2)."
     )
-    failed = f"Below density {MINIMUM_DENSITY_3D:g} one of the four was not learned at all in 3D."
+    failed = f"Below density {ENOUGH_DENSITY_3D:g} one of the four was not learned at all in 3D."
     source = f"Zhang et al. (2025), table 4 (3D networks, all volumes annotated): {common}"
     return (source, borrowed, failed)
 

@@ -13,6 +13,7 @@ from sparseunet.annotation.selection.slices import ChosenSlice, SliceStack
 from sparseunet.data.annotation_record import AnnotationRecord
 from sparseunet.data.io import read_annotation
 from sparseunet.data.labels import LabelSchema
+from sparseunet.data.probabilities import entropy
 from sparseunet.errors import RequestError
 from sparseunet.version import package_version
 
@@ -70,11 +71,7 @@ def measure_uncertainty(
         has_regions: Whether the channels are regions.
     """
     others = tuple(other for other in range(3) if other != axis)
-    entropy_ZYX = np.zeros(probabilities_KZYX.shape[1:])
-    for probability_ZYX in probabilities_KZYX:
-        entropy_ZYX += _surprise(probability_ZYX)
-        if has_regions:
-            entropy_ZYX += _surprise(1 - probability_ZYX)
+    entropy_ZYX = entropy(probabilities_KZYX, has_regions=has_regions, dtype=np.float64)
     foreground = probabilities_KZYX if has_regions else probabilities_KZYX[1:]
     return SliceUncertainty(
         entropy_K=entropy_ZYX.mean(axis=others),
@@ -249,12 +246,6 @@ def _total(budget: Budget, num_slices: int, num_left: int, cost: CostModel) -> i
         return total
     cheapest = min(cost.minutes([0]), cost.minutes([0, 1]) / 2)
     return min(num_left, int(budget.amount / cheapest) if cheapest > 0 else num_left)
-
-
-def _surprise(probability: np.ndarray) -> np.ndarray:
-    """Return −p · log p, 0 at p = 0."""
-    clipped = np.clip(probability, _TINY, 1.0)
-    return -probability * np.log(clipped)
 
 
 def _with_noise(scores: np.ndarray, beta: float, random: np.random.Generator) -> np.ndarray:

@@ -9,13 +9,14 @@ import numpy as np
 
 from sparseunet.artifacts import parse, read_json, write_json
 from sparseunet.data.annotation import Annotation, Source
-from sparseunet.data.geometry import Geometry
+from sparseunet.data.geometry import Geometry, orientation
 from sparseunet.errors import RequestError
 
 _KIND = "label_density"
 _VERSION = 1
-_TOWARDS = ("LR", "PA", "SI")
-"""Letters of the world axes x, y, z in ITK's LPS: where a positive and a negative cosine point."""
+ENOUGH_DENSITY_3D = 0.1
+"""Share of annotated slices from which on 3D networks learned in all of Z25's tasks; below it they
+may not learn at all: ATLAS at 0.05, where 0.1 to 0.4 helped (Z25 §4.1.2, §6)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +46,20 @@ class LabelDensity:
     def is_dense(self) -> bool:
         """Whether every voxel is annotated."""
         return self.annotated_voxels == self.num_voxels
+
+    @property
+    def slice_axis(self) -> int:
+        """Axis across which slices were annotated, see `sparsest_axis`."""
+        return sparsest_axis(self.annotated_slices, self.shape)
+
+
+def sparsest_axis(annotated_slices: Sequence[int], shape: Sequence[int]) -> int:
+    """Return the axis with the smallest share of slices that hold annotation.
+
+    The first of equal ones, so 0 for dense cases and for cases without annotation.
+    """
+    shares = [slices / size for slices, size in zip(annotated_slices, shape, strict=True)]
+    return shares.index(min(shares))
 
 
 def measure_label_density(
@@ -76,7 +91,7 @@ def measure_label_density(
         annotated_slices=counted.slices,
         annotated_voxels=counted.voxels,
         class_voxels=counted.classes,
-        orientation=_orientation(geometry),
+        orientation=orientation(geometry) if len(geometry.direction) == 9 else None,
     )
 
 
@@ -141,14 +156,3 @@ def _count(annotation: Annotation) -> _Counts:
         voxels=voxels,
         classes=dict(sorted(classes.items())),
     )
-
-
-def _orientation(geometry: Geometry) -> str | None:
-    if len(geometry.direction) != 9:
-        return None
-    cosines = np.asarray(geometry.direction, np.float64).reshape(3, 3)
-    letters = []
-    for axis in range(3):
-        world = int(np.argmax(np.abs(cosines[:, axis])))
-        letters.append(_TOWARDS[world][int(cosines[world, axis] < 0)])
-    return "".join(letters)

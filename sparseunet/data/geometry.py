@@ -9,10 +9,14 @@ Voxel axes are always in the order (z, y, x), the order in which the array of a 
 nothing is reoriented. A 2D image is a volume with one slice along z.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 SLICE_SPACING_2D_MM = 999.0
 """Spacing along z of a 2D image (nnU-Net's convention, so that fingerprints agree)."""
+
+_TOWARDS = ("LR", "PA", "SI")
+"""Letters of the world axes x, y, z in ITK's LPS: where a positive and a negative cosine point."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,3 +46,20 @@ class Geometry:
             raise ValueError(f"Spacing must be positive, found {self.spacing_mm}.")
         if self.dimensions not in (2, 3):
             raise ValueError(f"A grid has 2 or 3 dimensions, found {self.dimensions}.")
+
+
+def orientation(geometry: Geometry) -> str:
+    """Return where the file's axes x, y, z point (L/R, P/A, S/I), by their largest component."""
+    num_axes = 2 if len(geometry.direction) == 4 else 3
+    letters = ""
+    for axis in range(num_axes):
+        cosines = geometry.direction[axis::num_axes]
+        world = max(range(num_axes), key=lambda row: abs(cosines[row]))
+        letters += _TOWARDS[world][cosines[world] < 0]
+    return letters
+
+
+def in_3d(size: Sequence[int]) -> tuple[int, int, int]:
+    """Return a size along (z, y, x); one along (y, x) is one slice deep."""
+    z, y, x = (1,) * (3 - len(size)) + tuple(size)
+    return z, y, x

@@ -43,7 +43,9 @@ def add_provenance(annotation: Annotation, geometry: Geometry, case: Case) -> An
         DatasetError: A file lies on another grid.
     """
     if case.provenance is not None:
-        source_ZYX = _read(case.provenance, geometry, case, highest=max(Source))
+        source_ZYX = read_sources(
+            case.provenance, geometry, case=case.name, reference_file=_name_of_label(case)
+        )
         source_ZYX = np.where(annotation.annotated_ZYX, source_ZYX, Source.NONE).astype(np.uint8)
         labels_ZYX = np.where(source_ZYX != Source.NONE, annotation.labels_ZYX, 0)
         annotation = replace(
@@ -52,7 +54,7 @@ def add_provenance(annotation: Annotation, geometry: Geometry, case: Case) -> An
             source_ZYX=source_ZYX,
         )
     if case.confidence is not None:
-        percent_ZYX = _read(case.confidence, geometry, case, highest=_PERCENT)
+        percent_ZYX = _read_percent(case.confidence, geometry, case)
         confidence_ZYX = percent_ZYX.astype(np.float32) / np.float32(_PERCENT)
         confidence_ZYX[annotation.source_ZYX == Source.MANUAL] = 1
         annotation = replace(annotation, confidence_ZYX=confidence_ZYX)
@@ -82,22 +84,48 @@ def manual_only(annotation: Annotation) -> Annotation:
     )
 
 
-def _read(path: Path, geometry: Geometry, case: Case, *, highest: int) -> np.ndarray:
+def read_sources(path: Path, geometry: Geometry, *, case: str, reference_file: str) -> np.ndarray:
+    """Read who labelled each voxel of a label file.
+
+    Args:
+        path: A file with a `Source` per voxel.
+        geometry: Of the label file.
+        case: For messages.
+        reference_file: What messages call the label file.
+
+    Raises:
+        DatasetError: The file is damaged, on another grid or holds other values.
+    """
+    values_ZYX = _read_on_grid(path, geometry, case=case, reference_file=reference_file)
+    _require_at_most(max(Source), values_ZYX, path, "sources of annotation")
+    return values_ZYX
+
+
+def _read_percent(path: Path, geometry: Geometry, case: Case) -> np.ndarray:
+    values_ZYX = _read_on_grid(path, geometry, case=case.name, reference_file=_name_of_label(case))
+    _require_at_most(_PERCENT, values_ZYX, path, "whole percents")
+    return values_ZYX
+
+
+def _read_on_grid(path: Path, geometry: Geometry, *, case: str, reference_file: str) -> np.ndarray:
     values_ZYX, own_geometry = read_label_map(path)
     problems = compare_grids(
-        own_geometry,
-        geometry,
-        case=case.name,
-        file=str(path),
-        reference_file=case.label.name if case.label else "",
+        own_geometry, geometry, case=case, file=str(path), reference_file=reference_file
     )
     if any(problem.severity is Severity.ERROR for problem in problems):
         raise DatasetError(problems)
+    return values_ZYX
+
+
+def _require_at_most(highest: int, values_ZYX: np.ndarray, path: Path, what: str) -> None:
     if values_ZYX.max() > highest:
         raise unreadable(
             path,
             found=f"values up to {values_ZYX.max()}",
-            expected=f"whole numbers from 0 to {highest}",
+            expected=f"{what}, 0 to {int(highest)}",
             fix="write the file again with the command that made it, or remove its folder",
         )
-    return values_ZYX
+
+
+def _name_of_label(case: Case) -> str:
+    return case.label.name if case.label else ""

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from sparseunet.data.annotation import Source
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.grids import compare_grids
 from sparseunet.data.io import read_geometry, read_label_map
+from sparseunet.data.provenance import read_sources
 from sparseunet.errors import DatasetError, Problem, RequestError, Severity
 from sparseunet.progress import track
 
@@ -142,7 +142,9 @@ def read_sources_beside(
         DatasetError: The file is damaged, on another grid or holds other values.
     """
     file = None if provenance is None else provenance / pair.reference.name
-    return _read_sources(file, geometry, pair) if file is not None and file.is_file() else None
+    if file is None or not file.is_file():
+        return None
+    return read_sources(file, geometry, case=pair.name, reference_file=str(pair.reference))
 
 
 def _raise_together(problems: Iterable[list[Problem]]) -> None:
@@ -168,27 +170,3 @@ def _compare_grids(pair: LabelPair) -> list[Problem]:
         file=str(pair.prediction),
         reference_file=f"the reference {pair.reference}",
     )
-
-
-def _read_sources(file: Path, geometry: Geometry, pair: LabelPair) -> np.ndarray:
-    stated_ZYX, its_geometry = read_label_map(file)
-    problems = compare_grids(
-        its_geometry,
-        geometry,
-        case=pair.name,
-        file=str(file),
-        reference_file=str(pair.reference),
-    )
-    if stated_ZYX.max() > max(Source):
-        problems.append(
-            Problem(
-                case=pair.name,
-                file=str(file),
-                found=f"values up to {stated_ZYX.max()}",
-                expected=f"sources of annotation, 0 to {int(max(Source))}",
-                fix="name the folder of provenance, as `interpolate` writes it",
-            )
-        )
-    if any(problem.severity is Severity.ERROR for problem in problems):
-        raise DatasetError(problems)
-    return stated_ZYX

@@ -7,11 +7,10 @@ from math import prod
 
 import numpy as np
 
-from sparseunet.data.density import LabelDensity
+from sparseunet.data.density import ENOUGH_DENSITY_3D, LabelDensity
+from sparseunet.data.geometry import in_3d
 from sparseunet.planning.plan import Configuration, Plan
 
-ENOUGH_DENSITY_3D = 0.1
-"""Share of annotated slices from which on 3D networks learned in all of Z25's tasks (§4.1.2)."""
 _COMPLETE = 0.99
 """Share of an annotated slice's voxels above which the slice counts as completely annotated."""
 
@@ -76,7 +75,7 @@ def summarise_label_density(cases: Sequence[LabelDensity]) -> DensitySummary:
     """Summarise a dataset; all zeros (and nothing annotated) without cases or annotation."""
     annotated = [case for case in cases if case.annotated_voxels]
     sparse = [case for case in annotated if not case.is_dense]
-    axes = Counter(_annotation_axis(case) for case in sparse)
+    axes = Counter(case.slice_axis for case in sparse)
     axis = max(sorted(axes), key=axes.__getitem__) if axes else 0
     total = sum(case.num_voxels for case in cases)
     return DensitySummary(
@@ -130,7 +129,7 @@ def expected_batch(
     annotated = [case for case in cases if case.annotated_voxels]
     if not annotated:
         return None
-    patch = _box(configuration.patch_size)
+    patch = in_3d(configuration.patch_size)
     contents = [
         _expected_patch(case, patch, configuration.median_shape, transpose_forward)
         for case in annotated
@@ -222,7 +221,7 @@ def _expected_patch(
     transpose_forward: Sequence[int],
 ) -> tuple[float, float]:
     """Return the expected annotated slices and voxels of one patch of a case."""
-    file_axis = _annotation_axis(case)
+    file_axis = case.slice_axis
     axis = list(transpose_forward).index(file_axis)
     num_slices = case.shape[transpose_forward[0]]
     grid = (float(num_slices), *median_shape) if len(median_shape) == 2 else tuple(median_shape)
@@ -237,11 +236,6 @@ def _expected_patch(
     return slices, slices * in_plane * _filled(case, file_axis)
 
 
-def _annotation_axis(case: LabelDensity) -> int:
-    shares = [slices / size for slices, size in zip(case.annotated_slices, case.shape, strict=True)]
-    return shares.index(min(shares))
-
-
 def _filled(case: LabelDensity, axis: int) -> float:
     in_annotated_slices = case.annotated_slices[axis] * case.num_voxels // case.shape[axis]
     return case.annotated_voxels / in_annotated_slices if in_annotated_slices else 0.0
@@ -249,8 +243,3 @@ def _filled(case: LabelDensity, axis: int) -> float:
 
 def _median(values: Sequence[float]) -> float:
     return float(np.median(values)) if values else 0.0
-
-
-def _box(size: Sequence[int]) -> tuple[int, int, int]:
-    padded = (1,) * (3 - len(size)) + tuple(size)
-    return padded[0], padded[1], padded[2]

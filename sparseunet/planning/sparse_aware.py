@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import floor, prod
 
-from sparseunet.data.density import LabelDensity
+from sparseunet.data.density import ENOUGH_DENSITY_3D, LabelDensity
 from sparseunet.errors import RequestError
 from sparseunet.planning.label_density import (
-    ENOUGH_DENSITY_3D,
     chance_of_another,
     summarise_label_density,
 )

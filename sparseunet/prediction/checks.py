@@ -11,10 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sparseunet.artifacts import read_json, write_json
-from sparseunet.data.geometry import Geometry
+from sparseunet.data.geometry import Geometry, orientation
 from sparseunet.data.image import Image
 from sparseunet.data.labels import LabelSchema
 from sparseunet.networks.trained_model import TrainedModel
@@ -27,8 +25,6 @@ _FAR_SPACING = 2.0
 _FEW = 1e-3
 """Share of voxels in the range of the training foreground below which there can be hardly any."""
 _SAMPLED_VOXELS = 2**20
-_LETTERS = ("RL", "AP", "IS")
-"""Where each axis of the world (LPS: growing to the left, posterior, superior) starts and ends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,17 +58,6 @@ def count_classes(counts: Mapping[int, int], labels: LabelSchema) -> dict[str, i
         name: sum(counts.get(value, 0) for value in values)
         for name, values in labels.foreground.items()
     }
-
-
-def orientation(geometry: Geometry) -> str:
-    """Return where the file's axes x, y, z point to (L/R, P/A, S/I), by their largest component."""
-    num_axes = 2 if len(geometry.direction) == 4 else 3
-    cosines = np.asarray(geometry.direction).reshape(num_axes, num_axes)
-    letters = ""
-    for axis in range(num_axes):
-        world = int(np.abs(cosines[:, axis]).argmax())
-        letters += _LETTERS[world][int(cosines[world, axis] > 0)]
-    return letters
 
 
 def what_cannot_be_checked(model: TrainedModel) -> tuple[str, ...]:

@@ -10,13 +10,13 @@ from scipy.special import expit, softmax
 from torch import Tensor
 
 from sparseunet.data.labels import LabelSchema
+from sparseunet.data.probabilities import entropy
 from sparseunet.prediction.loaded_model import normaliser
 from sparseunet.prediction.slabs import Slab, SlabCutter
 from sparseunet.preprocessing.case import Restoration
 from sparseunet.preprocessing.resample import decide_labels, label_dtype, output_values
 from sparseunet.preprocessing.restore import in_crop_box
 
-_TINY = 1e-12
 _ROUNDING = 1e-4
 """In percent: float32 puts a probability of 0.7 a little below 70."""
 _WAITING_BYTES = 2**26
@@ -150,17 +150,6 @@ class Restored:
             ):
                 scaled_ZYX = np.clip(values_ZYX / largest, 0, 1)
                 map_ZYX[slab.rows] = np.rint(255 * scaled_ZYX).astype(np.uint8)
-
-
-def entropy(probabilities_KZYX: np.ndarray, *, has_regions: bool) -> np.ndarray:
-    """Return Σ -p log p over classes in nats; with regions the sum over the entropy of each."""
-    total_ZYX = np.zeros(probabilities_KZYX.shape[1:], np.float32)
-    for probability_ZYX in probabilities_KZYX:
-        total_ZYX -= probability_ZYX * np.log(np.maximum(probability_ZYX, _TINY))
-        if has_regions:
-            other_ZYX = 1 - probability_ZYX
-            total_ZYX -= other_ZYX * np.log(np.maximum(other_ZYX, _TINY))
-    return total_ZYX
 
 
 def confidence_percent(probabilities_KZYX: np.ndarray, *, has_regions: bool) -> np.ndarray:

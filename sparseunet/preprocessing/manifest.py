@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sparseunet.artifacts import parse, read_json
+from sparseunet.data.density import sparsest_axis
 from sparseunet.errors import RequestError
 from sparseunet.preprocessing.case import Restoration
 
@@ -71,15 +72,8 @@ class Manifest:
 
     @property
     def slice_axis(self) -> int:
-        """Axis across which slices were annotated: the one with the smallest share of such slices.
-
-        The first of equal ones, so 0 for dense cases and for cases without annotation.
-        """
-        shares = [
-            len(slices) / size
-            for slices, size in zip(self.annotated_slices, self.shape, strict=True)
-        ]
-        return shares.index(min(shares))
+        """Axis across which slices were annotated, see `sparsest_axis`."""
+        return sparsest_axis([len(slices) for slices in self.annotated_slices], self.shape)
 
 
 def read_manifest(folder: Path, case: str) -> Manifest:

@@ -9,6 +9,7 @@ import numpy as np
 
 from sparseunet.artifacts import write_json
 from sparseunet.data.annotation import Source
+from sparseunet.data.geometry import in_3d
 from sparseunet.data.labels import LabelSchema
 from sparseunet.planning.plan import Configuration
 from sparseunet.preprocessing.store import CaseStore
@@ -111,7 +112,7 @@ def forecast_training(
     counter = _Counter(
         store=store,
         axes={case.name: case.slice_axis for case in cases},
-        patch_size=_as_box(configuration.patch_size),
+        patch_size=in_3d(configuration.patch_size),
         counted=np.array([source > 0 and rules.trust.get(source, 0) > 0 for source in Source]),
         num_values=max(labels.values) + 1,
     )
@@ -308,8 +309,3 @@ def _row(each: ClassForecast) -> tuple[str, ...]:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
-
-
-def _as_box(size: Sequence[int]) -> tuple[int, int, int]:
-    padded = (1,) * (3 - len(size)) + tuple(size)
-    return padded[0], padded[1], padded[2]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sparseunet.data.annotation import Source
+from sparseunet.data.geometry import in_3d
 from sparseunet.preprocessing.memory import CasesInMemory
 from sparseunet.preprocessing.previous_stage import PreviousStage, one_hot
 from sparseunet.preprocessing.store import CaseStore
@@ -121,7 +122,7 @@ class BatchDataset(Dataset[Batch]):
         )
         self.sampler = PatchSampler(
             self.cases,
-            patch_size=_as_box(rules.patch_size),
+            patch_size=in_3d(rules.patch_size),
             batch_size=rules.batch_size,
             foreground_share=rules.foreground_share,
             shares=rules.patch_shares,
@@ -207,7 +208,7 @@ class BatchDataset(Dataset[Batch]):
             self._in_memory,
             place.case,
             place.start,
-            _as_box(self.rules.patch_size),
+            in_3d(self.rules.patch_size),
             shape=self.store.manifest(place.case).shape,
             weights=self._weights,
             movement=replace(movement, mirrored_axes=axes),
@@ -289,8 +290,3 @@ def _other_voxels(
             tried[:, 0] = rng.choice(store.annotated_slices(name, 0), _TRIED_VOXELS)
         found[UNANNOTATED] = tried[source_ZYX[tuple(tried.T)] == Source.NONE].astype(np.int32)
     return found
-
-
-def _as_box(size: Sequence[int]) -> Box:
-    padded = (1,) * (3 - len(size)) + tuple(size)
-    return padded[0], padded[1], padded[2]

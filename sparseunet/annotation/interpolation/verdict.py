@@ -9,6 +9,7 @@ import numpy as np
 from sparseunet.annotation.interpolation.quality import HiddenSlices, add_up
 from sparseunet.artifacts import hash_content, hash_file, read_artifact, write_json
 from sparseunet.data.dataset import Dataset
+from sparseunet.data.density import ENOUGH_DENSITY_3D
 
 WORTH_IOU = 0.55
 """Least expected IoU of filled slices, over all gaps. Z25 saw interpolated labels help that agreed
@@ -22,8 +23,6 @@ _SIMILAR = 1.4
 _KIND = "interpolation_verdict"
 _VERSION = 1
 _MAKE_AGAIN = "Remove it; the method auto of sparseunet interpolate makes it again."
-SPARSE_DENSITY = 0.1
-"""Share of annotated slices below which a 3D network may not learn from them alone (Z25 §4.1.2)."""
 _EXPONENT, _EXPONENT_WEIGHT = 1.0, 0.3
 """How errors grow if hidden slices do not say, and how much weight that has against them."""
 _EXPONENTS = (0.3, 2.0)
@@ -278,14 +277,14 @@ def _judge_3d(best: MethodEstimate, until_gap_mm: float, density: float) -> tupl
             f"{found}: too little to learn from (at least {WORTH_IOU} is asked for). Below it, "
             "interpolated labels cost accuracy even in the narrowest gaps (MSD hippocampus)."
         )
-    if density >= SPARSE_DENSITY:
+    if density >= ENOUGH_DENSITY_3D:
         return False, (
-            f"{found}; with {SPARSE_DENSITY:.0%} or more, 3D networks learn from the annotated "
+            f"{found}; with {ENOUGH_DENSITY_3D:.0%} or more, 3D networks learn from the annotated "
             "slices alone, and interpolated ones cost accuracy in two tasks of four "
             "(Zhang et al. 2025, §4.2)."
         )
     return True, (
-        f"{found}; with fewer than {SPARSE_DENSITY:.0%}, a 3D network may not learn from the "
+        f"{found}; with fewer than {ENOUGH_DENSITY_3D:.0%}, a 3D network may not learn from the "
         "annotated slices alone, and interpolated ones then help "
         "(Zhang et al. 2025, §4.2)."
     )

@@ -9,7 +9,7 @@ from phantoms import blobs, intensities
 from threshold_network import make_threshold
 
 from sparseunet.cli.main import main
-from sparseunet.data.geometry import Geometry
+from sparseunet.data.geometry import Geometry, orientation
 from sparseunet.data.image import Image
 from sparseunet.data.io import write_image
 from sparseunet.prediction.checks import (
@@ -17,7 +17,6 @@ from sparseunet.prediction.checks import (
     check_scan,
     count_classes,
     describe_checks,
-    orientation,
     what_cannot_be_checked,
     write_checks,
 )

@@ -13,6 +13,7 @@ from sparseunet.data.image import Image
 from sparseunet.data.io import read_label_map, write_image
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import find_scans
+from sparseunet.data.probabilities import entropy
 from sparseunet.errors import SparseUNetError
 from sparseunet.prediction import memory
 from sparseunet.prediction.in_memory import predict_image
@@ -21,7 +22,7 @@ from sparseunet.prediction.memory import MemoryLimit
 from sparseunet.prediction.options import PredictionOptions
 from sparseunet.prediction.predict import predict
 from sparseunet.prediction.probabilities import predict_image_probabilities
-from sparseunet.prediction.restored import Restored, confidence_percent, entropy, highest_entropy
+from sparseunet.prediction.restored import Restored, confidence_percent, highest_entropy
 from sparseunet.preprocessing import resample
 from sparseunet.preprocessing.restore import restore_labels
 from sparseunet.runs.load import load_trained_model
