@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor
 
 from sparseunet.prediction.logits_window import LogitsWindow, planes_at_once
@@ -254,15 +255,8 @@ class _Blender:
 
 def _pad_to(image_CZYX: Tensor, patch_ZYX: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
     """Pad with zeros to at least the patch; return where the image lies in the result."""
-    padding: list[int] = []
-    inner = []
-    for size, patch in zip(image_CZYX.shape[1:], patch_ZYX, strict=True):
-        missing = max(0, patch - size)
-        before = missing // 2
-        padding = [before, missing - before, *padding]
-        inner.append(slice(before, before + size))
-    padded = torch.nn.functional.pad(image_CZYX, padding) if any(padding) else image_CZYX
-    return padded, tuple(inner)
+    padded_CZYX, inner = pad_nd_image(image_CZYX, tuple(patch_ZYX), return_slicer=True)
+    return padded_CZYX, tuple(slice(int(along.start), int(along.stop)) for along in inner[1:])
 
 
 def _tiles(

@@ -9,6 +9,7 @@ are not touched.
 from collections.abc import Callable
 
 import numpy as np
+from acvl_utils.morphology.morphology_helper import cc3d_label_with_component_sizes
 from scipy import ndimage
 
 _P_MORPHOLOGY = 0.4
@@ -109,9 +110,9 @@ def _reshape(labels_ZYX: np.ndarray, value: float, operate: _Operator, *, radius
 
 
 def _remove_component(labels_ZYX: np.ndarray, value: float, rng: np.random.Generator) -> None:
-    everywhere = np.ones((3,) * labels_ZYX.ndim)
-    components_ZYX, _ = ndimage.label(labels_ZYX == value, everywhere)
-    sizes = np.bincount(components_ZYX.ravel())[1:]
-    small = np.flatnonzero(sizes < _LARGEST_REMOVED_SHARE * labels_ZYX.size) + 1
-    if len(small):
-        labels_ZYX[components_ZYX == rng.choice(small)] = 0
+    volume_ZYX = labels_ZYX[(None,) * (3 - labels_ZYX.ndim)]  # a view
+    components_ZYX, sizes = cc3d_label_with_component_sizes(volume_ZYX == value, connectivity=26)
+    largest = _LARGEST_REMOVED_SHARE * labels_ZYX.size
+    small = [component for component, size in sizes.items() if size < largest]
+    if small:
+        volume_ZYX[components_ZYX == rng.choice(small)] = 0

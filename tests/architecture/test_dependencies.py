@@ -1,4 +1,4 @@
-"""What is imported is declared, so a fresh installation has it."""
+"""What is imported is declared, so a fresh installation has it, and nothing else is declared."""
 
 import ast
 import re
@@ -26,6 +26,11 @@ def test_every_import_is_of_a_declared_dependency(folder: str) -> None:
     own = {"sparseunet", *(path.stem for path in scripts)}
     found = imported_modules(ROOT / folder) - set(sys.stdlib_module_names) - own
     assert found - modules == set()
+
+
+def test_every_declared_dependency_is_imported() -> None:
+    declared = {module_of(requirement) for requirement in PROJECT["dependencies"]}
+    assert declared - imported_modules(ROOT / "sparseunet") == set()
 
 
 def module_of(requirement: str) -> str:

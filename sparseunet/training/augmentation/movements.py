@@ -3,6 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+from batchgenerators.augmentations.utils import (
+    create_matrix_rotation_2d,
+    create_matrix_rotation_x_3d,
+    create_matrix_rotation_y_3d,
+    create_matrix_rotation_z_3d,
+)
 from scipy.interpolate import BSpline
 
 from sparseunet.training.augmentation import Movement
@@ -11,16 +17,22 @@ from sparseunet.training.augmentation import Movement
 def rotate_and_zoom(angles_rad: Sequence[float], zooms: Sequence[float]) -> np.ndarray:
     """Return the matrix that zooms along the patch's axes and then rotates about the scan's.
 
+    batchgenerators calls the first, second and third axis x, y and z.
+
     Args:
         angles_rad: One angle per axis in 3D, one angle in 2D.
         zooms: Per axis; objects look smaller where it is larger than 1.
     """
     scaled = np.diag(np.asarray(zooms, float))
     if len(zooms) == 2:
-        return _rotation(2, (0, 1), angles_rad[0]) @ scaled
+        return np.asarray(create_matrix_rotation_2d(angles_rad[0]) @ scaled)
     first, second, third = angles_rad
-    about_third, about_first = _rotation(3, (0, 1), third), _rotation(3, (1, 2), first)
-    return about_third @ _rotation(3, (2, 0), second) @ about_first @ scaled
+    return np.asarray(
+        create_matrix_rotation_z_3d(third)
+        @ create_matrix_rotation_y_3d(second)
+        @ create_matrix_rotation_x_3d(first)
+        @ scaled
+    )
 
 
 def draw_elastic(
@@ -77,11 +89,3 @@ def draw_nnunet_movement(
         zoom = rng.uniform(0.7, 1.4) if zoomed else 1.0
         matrix = rotate_and_zoom(angles.tolist(), [zoom] * dimensions)
     return Movement(matrix=matrix, mirrored_axes=draw_axes(mirror_axes, rng))
-
-
-def _rotation(dimensions: int, plane: tuple[int, int], angle_rad: float) -> np.ndarray:
-    matrix = np.eye(dimensions)
-    first, second = plane
-    matrix[first, first] = matrix[second, second] = np.cos(angle_rad)
-    matrix[first, second], matrix[second, first] = -np.sin(angle_rad), np.sin(angle_rad)
-    return matrix
