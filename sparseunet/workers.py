@@ -78,22 +78,23 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the asking process decides when to stop
     responses = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not get between the responses
-    requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
     records = _Records()
     logging.getLogger().addHandler(records)
     logging.getLogger().setLevel(logging.INFO)
     work: Callable[[Any], Any] | None = None
     while True:
-        request = requests.get()
-        work = request.work or work
+        content = requests.get()
         try:
+            request: _Request = pickle.loads(content)
+            work = request.work or work
             assert work is not None, "the first request of a call names the work"
             response = _Response(result=work(request.item), records=records.take())
             content = pickle.dumps(response)
         except Exception as error:  # noqa: BLE001 - travels to the process that asked
             content = pickle.dumps(_Response(error=error, records=records.take()))
-        responses.write(content)
+        responses.write(_framed(content))
         responses.flush()
 
 
@@ -127,7 +128,16 @@ class _Records(logging.Handler):
         return taken
 
 
-def _read_requests(requests: "queue.SimpleQueue[_Request]") -> None:
+def _framed(content: bytes) -> bytes:
+    """Return pickled bytes that are read whole, even if what they hold cannot be unpickled.
+
+    What cannot be unpickled, say because its module is not found, would otherwise leave the stream
+    somewhere in its middle.
+    """
+    return pickle.dumps(content)
+
+
+def _read_requests(requests: "queue.SimpleQueue[bytes]") -> None:
     """Pass requests on; when there will be no more, end the process in the middle of its work."""
     try:
         while True:
@@ -155,9 +165,11 @@ class _Worker:
     def send(self, request: _Request) -> _Response:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(pickle.dumps(request))
+        self.process.stdin.write(_framed(pickle.dumps(request)))
         self.process.stdin.flush()
-        return pickle.load(self.process.stdout)
+        content: bytes = pickle.load(self.process.stdout)
+        response: _Response = pickle.loads(content)
+        return response
 
     def end(self) -> int:
         """Kill it, if need be, and return its exit code."""
@@ -280,10 +292,10 @@ class _Pool(Generic[Item, Result]):
             except Exception as error:  # noqa: BLE001 - a request or an answer that cannot travel
                 self.futures[index].set_exception(error)
                 continue
-            work = None
             for record in response.records:
                 _log_here(record)
             if response.error is None:
+                work = None  # the worker has it now
                 self.futures[index].set_result(response.result)
             else:
                 self.futures[index].set_exception(response.error)

@@ -56,6 +56,37 @@ def die_at_three(number: int, *, code: int | None = None, mark: Path | None = No
     return number
 
 
+def refuse_to_be_read(process: int, number: int) -> "Unreadable":
+    if os.getpid() != process:
+        raise LookupError(f"{number} cannot be read here")
+    return Unreadable(number)
+
+
+class Unreadable:
+    """Can be pickled in the process of the test, and be unpickled in no other."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return refuse_to_be_read, (os.getpid(), self.number)
+
+
+class KeywordOnlyError(Exception):
+    """Can be pickled, and never be unpickled, as exceptions with such arguments are."""
+
+    def __init__(self, *, number: int) -> None:
+        super().__init__(f"{number} went wrong")
+
+
+def number_of(item: int | Unreadable) -> int:
+    return item if isinstance(item, int) else item.number
+
+
+def raise_keyword_only(number: int) -> int:
+    raise KeywordOnlyError(number=number)
+
+
 @pytest.mark.parametrize("num_workers", [1, 2, 5])
 def test_results_come_in_the_order_of_the_items(num_workers: int) -> None:
     found = list(map_in_processes(square, range(20), num_workers=num_workers))
@@ -173,3 +204,16 @@ def wait_until(condition: object) -> None:
             return
         time.sleep(0.05)
     pytest.fail("it did not happen within 10 s")
+
+
+def test_a_request_that_a_process_cannot_read_is_an_error_and_no_endless_wait() -> None:
+    items = [Unreadable(1), 2, Unreadable(3), 4]
+    with pytest.raises(LookupError, match="cannot be read here"):
+        list(map_in_processes(number_of, items, num_workers=2))
+    assert list(map_in_processes(number_of, [1, 2, 3, 4], num_workers=2)) == [1, 2, 3, 4]
+
+
+def test_an_answer_that_cannot_be_read_is_an_error_and_later_calls_work() -> None:
+    with pytest.raises(TypeError, match="KeywordOnlyError"):
+        list(map_in_processes(raise_keyword_only, [1, 2, 3], num_workers=2))
+    assert list(map_in_processes(square, [1, 2, 3], num_workers=2)) == [1, 4, 9]
