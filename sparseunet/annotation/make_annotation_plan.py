@@ -29,6 +29,7 @@ from sparseunet.annotation.volumes import VOLUME_CHOICES
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.geometry import Geometry
 from sparseunet.errors import DatasetError, Problem, RequestError
+from sparseunet.named_functions import path_of
 from sparseunet.version import package_version
 
 _ALL_AXES = (0, 1, 2)
@@ -40,7 +41,7 @@ def make_annotation_plan(
     dataset: Dataset,
     *,
     budget: Budget | str,
-    selector: str = "fixed",
+    selector: str | Callable[..., Any] = "fixed",
     axis: Axis = "auto",
     seed: int = 0,
     options: SpendingOptions | None = None,
@@ -54,7 +55,7 @@ def make_annotation_plan(
     Args:
         dataset: From `load_dataset(..., needs_labels=False)` or `load_scan_folder`.
         budget: As in `parse_budget`.
-        selector: Name in `SELECTORS`, or `package.module:function`.
+        selector: Name in `SELECTORS`, or `package.module:function`, or the function itself.
         axis: See `Axis`. `auto` takes one axis for all scans, by the median spacings; ties go to
             the lower axis. With `all`, the slices of a scan are shared out over its three axes.
         seed: For everything that is drawn at random.
@@ -68,7 +69,7 @@ def make_annotation_plan(
         DatasetError: The request makes no sense for this dataset; holds every problem.
         RequestError: The selector cannot do what is asked for.
     """
-    options = options or SpendingOptions()
+    options, selector = options or SpendingOptions(), path_of(selector, what="selector")
     budget, geometries = check_request(
         dataset, budget=budget, selector=selector, axis=axis, options=options
     )

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseunet.cli.environment import resolve_workspace
-from sparseunet.cli.options import add_network_arguments, prediction_options
+from sparseunet.cli.options import (
+    add_functions_argument,
+    add_network_arguments,
+    prediction_options,
+)
 from sparseunet.cli.score_tables import align
 from sparseunet.errors import RequestError
-from sparseunet.runs.find import find_runs, parse_fold, resolve_run
+from sparseunet.runs.find import allowed_functions, find_runs, parse_fold, resolve_run
 from sparseunet.workspace import COMPLETION_JSON, SPLITS_JSON, Workspace
 
 if TYPE_CHECKING:
@@ -67,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="label each case with the folds that were not trained on it (default of -f then: "
         "every finished number)",
     )
+    add_functions_argument(model)
     which = parser.add_argument_group("which labels")
     which.add_argument(
         "--min-confidence",
@@ -154,7 +159,8 @@ def _choose_model(
     else:
         named = Path(arguments.model)
         place = named if named.exists() else resolve_run(workspace, arguments.model)
-    with open_models(place) as models:
+    functions = allowed_functions(workspace, place, arguments.functions)
+    with open_models(place, functions=functions) as models:
         yield choose_model(models, arguments.configuration if arguments.model else None)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseunet.cli.environment import resolve_workspace
+from sparseunet.cli.options import add_functions_argument
 from sparseunet.errors import RequestError
 from sparseunet.runs.find import parse_fold
 from sparseunet.workspace import Workspace
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", metavar="NAME", help="name of the run (default: made from the weights)"
     )
+    add_functions_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sparseunet.runs.load import load_found_model
 
     workspace = resolve_workspace(arguments.workspace)
-    with open_models(arguments.model) as models:
+    with open_models(arguments.model, functions=arguments.functions) as models:
         found = choose_model(models, arguments.configuration)
         folds = tuple(map(parse_fold, arguments.folds or ())) or found.folds
         model = load_found_model(found, folds)

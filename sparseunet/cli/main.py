@@ -93,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "-q", "--quiet", action="store_true", help="tell of results and warnings only"
     )
     module.add_arguments(parser)
+    _find_modules_of_current_folder()
     arguments = parser.parse_args(before + after)
     show_messages(is_quiet=arguments.quiet, is_verbose=arguments.verbose)
     arguments.command_line = shlex.join(("sparseunet", *words))
@@ -123,6 +124,12 @@ def _flag_of(parser: argparse.ArgumentParser, setting: str | None) -> str:
         if action.dest == setting and action.option_strings:
             return next(name for name in action.option_strings if name.startswith("--"))
     return ""
+
+
+def _find_modules_of_current_folder() -> None:
+    """Let functions be named that lie in the current folder; what is installed comes first."""
+    if "" not in sys.path and not sys.flags.safe_path:
+        sys.path.append("")
 
 
 def run_script() -> int:

@@ -82,6 +82,18 @@ _SPELLING = FlagNames(
 )
 
 
+def add_functions_argument(group: argparse._ActionsContainer) -> None:
+    """Declare which functions a model from elsewhere may name."""
+    group.add_argument(
+        "--functions",
+        nargs="+",
+        default=(),
+        metavar="MODULE:FUNCTION",
+        help="networks and normalisations of yours that a model from elsewhere may name; nothing "
+        "else that it names is imported",
+    )
+
+
 def add_network_arguments(group: argparse._ArgumentGroup) -> None:
     """Declare how networks are applied, alike in every verb that segments."""
     group.add_argument(

@@ -195,6 +195,7 @@ def _plan_next_round(
 ) -> "AnnotationPlan":
     from sparseunet.annotation.budget import parse_budget
     from sparseunet.annotation.next_round import RoundOptions
+    from sparseunet.runs.find import allowed_functions
     from sparseunet.runs.next_round import plan_after
 
     return plan_after(
@@ -207,6 +208,7 @@ def _plan_next_round(
             number=arguments.round, random_share=arguments.random_share, seed=arguments.seed
         ),
         device=arguments.device or "cpu",
+        functions=allowed_functions(resolve_workspace(arguments.workspace), arguments.after),
     )
 
 

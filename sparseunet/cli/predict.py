@@ -22,10 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sparseunet.cli.environment import resolve_workspace
-from sparseunet.cli.options import add_network_arguments, add_prediction_flags, prediction_options
+from sparseunet.cli.options import (
+    add_functions_argument,
+    add_network_arguments,
+    add_prediction_flags,
+    prediction_options,
+)
 from sparseunet.errors import RequestError
 from sparseunet.machine import available_memory_bytes
-from sparseunet.runs.find import find_runs, parse_fold
+from sparseunet.runs.find import allowed_functions, find_runs, parse_fold
 
 if TYPE_CHECKING:
     from sparseunet.networks.trained_model import TrainedModel
@@ -83,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="3d_cascade_fullres: segmentations of the same scans by 3d_lowres (default: made now)",
     )
+    add_functions_argument(model)
     how = parser.add_argument_group("how")
     add_network_arguments(how)
     add_prediction_flags(how, ("step", "precision", "compiles", "max_memory_gib"))
@@ -192,7 +198,9 @@ def _choose_model(
 
     asked = tuple(dict.fromkeys(parse_fold(fold) for fold in arguments.folds or ()))
     place = _choose_place(arguments, asked)
-    with open_models(place) as models:
+    workspace = resolve_workspace(arguments.workspace)
+    functions = allowed_functions(workspace, place, arguments.functions)
+    with open_models(place, functions=functions) as models:
         found = choose_model(models, arguments.configuration if arguments.model else None)
         folds = asked or found.default_folds
         model = load_found_model(found, folds, best=arguments.checkpoint == "best")

@@ -54,7 +54,9 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         "change them (default: nnunet)",
     )
     recipe.add_argument(
-        "--architecture", metavar="NAME", help="another network than planned (segresnet, ...)"
+        "--architecture",
+        metavar="NAME",
+        help="another network than planned (segresnet, ...), or package.module:function",
     )
     recipe.add_argument("--batch-size", type=int, metavar="N", help="patches per step")
     recipe.add_argument(

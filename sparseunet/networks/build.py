@@ -1,10 +1,14 @@
 """From a network plan to a network: the only place that knows what builds which architecture."""
 
+from inspect import Parameter, signature
+from typing import Any
+
 from torch import nn
 
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
-from sparseunet.named_functions import load_function
+from sparseunet.named_functions import is_path, load_function
+from sparseunet.networks.users_network import watch_outputs
 from sparseunet.planning.architectures import require_extra
 from sparseunet.planning.plan import Configuration, NetworkPlan
 
@@ -41,10 +45,22 @@ def build_network(
     level n being as much smaller as the strides of stages 0 to n say; one with a single output
     returns it.
 
+    A function of the user's, `package.module:function`, is called with the keywords
+    `num_input_channels`, `num_outputs` and, as far as it takes them, `deep_supervision`,
+    `dimensions`, `patch_size`, `features_per_stage`, `kernel_sizes`, `strides`, `encoder_depths`,
+    `decoder_depths` and the plan's `arguments`; see `watch_outputs` for what it has to give.
+
     Raises:
         RequestError: The plan names an architecture that does not exist, or whose extra is not
-            installed.
+            installed, or a function that cannot be imported or that gives no usable network.
     """
+    if is_path(plan.architecture):
+        return _users_network(
+            plan,
+            num_input_channels=num_input_channels,
+            num_outputs=num_outputs,
+            deep_supervision=deep_supervision,
+        )
     if plan.architecture not in ARCHITECTURES:
         raise RequestError(
             f"The plan names the architecture {plan.architecture!r}; there are: "
@@ -59,6 +75,43 @@ def build_network(
         deep_supervision=deep_supervision,
     )
     return network
+
+
+def _users_network(
+    plan: NetworkPlan, *, num_input_channels: int, num_outputs: int, deep_supervision: bool
+) -> nn.Module:
+    build = load_function(plan.architecture, {}, what="architecture")
+    must_be_taken = {"num_input_channels": num_input_channels, "num_outputs": num_outputs}
+    given: dict[str, Any] = {
+        "deep_supervision": deep_supervision,
+        "dimensions": len(plan.strides[0]),
+        "features_per_stage": plan.features_per_stage,
+        "kernel_sizes": plan.kernel_sizes,
+        "strides": plan.strides,
+        "encoder_depths": plan.encoder_depths,
+        "decoder_depths": plan.decoder_depths,
+        **plan.arguments,
+        **must_be_taken,
+    }
+    taken = signature(build).parameters
+    takes_all = any(each.kind is Parameter.VAR_KEYWORD for each in taken.values())
+    problems = [
+        f"does not take {name}" for name in must_be_taken if not takes_all | (name in taken)
+    ]
+    problems += [
+        f"needs {name}, which is not known here"
+        for name, each in taken.items()
+        if each.default is Parameter.empty
+        and each.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+        and name not in given
+    ]
+    if problems:
+        raise RequestError(
+            f"The architecture {plan.architecture} {' and '.join(problems)}; it is called with the "
+            f"keywords {', '.join(given)}, those that it takes."
+        )
+    network = build(**{name: value for name, value in given.items() if takes_all or name in taken})
+    return watch_outputs(network, plan, num_outputs=num_outputs)
 
 
 def num_input_channels(configuration: Configuration, labels: LabelSchema) -> int:

@@ -1,5 +1,7 @@
 """A trained model on disk: `run.json` says what it is, checkpoints hold tensors only."""
 
+from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from sparseunet.artifacts import hash_file
 from sparseunet.data.formats import FORMATS
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
+from sparseunet.named_functions import is_path
 from sparseunet.networks.build import build_network, num_input_channels
 from sparseunet.networks.weights import read_weights
 from sparseunet.planning.plan import Configuration, Plan
@@ -42,6 +45,9 @@ class TrainedModel:
     they are hashed when somebody asks."""
     origin: Path | None = None
     """The file that the run folder was unpacked from, if it was."""
+    functions: Collection[str] | None = None
+    """Functions of the user's, `package.module:function`, that the model may name and that are
+    then imported; None for any, in runs of the user's own."""
 
 
 def hash_weights(model: TrainedModel) -> tuple[str, ...]:
@@ -79,13 +85,41 @@ def require_usable(model: TrainedModel) -> None:
         raise RequestError(f"{model.run_folder} describes no model: " + "; ".join(problems) + ".")
 
 
+def require_named_functions(model: TrainedModel) -> None:
+    """Refuse a model that names a function which the user did not name; nothing is imported.
+
+    Raises:
+        RequestError: Says which functions, and how to allow them.
+    """
+    configuration = model.configuration
+    wanted = [configuration.network.architecture, *configuration.normalization]
+    unnamed = [
+        name
+        for name in dict.fromkeys(wanted)
+        if is_path(name) and model.functions is not None and name not in model.functions
+    ]
+    if unnamed:
+        raise RequestError(
+            f"{model.run_folder} does not work without code that is not part of "
+            f"sparseunet: {', '.join(unnamed)}. A model from elsewhere cannot decide what is run "
+            f"here. If you know these functions and have them, name them: {' '.join(unnamed)}",
+            setting="functions",
+        )
+
+
 def load_network(model: TrainedModel, checkpoint: Path) -> nn.Module:
     """Build the model's network with the weights of one fold, on the CPU, in evaluation mode.
 
     Raises:
+        RequestError: The network is built by a function that the user did not name, or that cannot
+            be imported.
         UnreadableFileError: The file is damaged, holds code, or does not fit the model's plan.
     """
-    with torch.device("meta"):  # no memory is taken before the file is known to fill it
+    require_named_functions(model)
+    users_own = is_path(model.configuration.network.architecture)
+    # No memory is taken before the file is known to fill it. A function that the user trusts may
+    # need real numbers, for buffers that are in no checkpoint.
+    with nullcontext() if users_own else torch.device("meta"):
         network = build_network(
             model.configuration.network,
             num_input_channels=num_input_channels(model.configuration, model.labels),

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from sparseunet.errors import RequestError
+from sparseunet.named_functions import is_path, load_function
 from sparseunet.planning.plan import NetworkPlan
 from sparseunet.planning.planners import PLANNERS
 
@@ -185,14 +186,30 @@ KNOWN: dict[str, Architecture] = {
 """Name to what planning must know; `sparseunet.networks.build.ARCHITECTURES` builds them."""
 
 
+_USERS_OWN = Architecture(
+    features=_doubling,
+    encoder_depths=PLANNERS["default"].encoder_depths,
+    decoder_depth=PLANNERS["default"].decoder_depth,
+    planned_kernels=True,
+    arguments={"patch_size": []},
+    norm=None,
+)
+"""What is assumed of a network by a function of the user's: the planned numbers are offered."""
+
+
 def find_architecture(name: str) -> Architecture:
-    """Return what is known of a network.
+    """Return what is known of a network; of `package.module:function`, that it may be anything.
 
     Raises:
         RequestError: There is none of that name; lists those there are.
     """
+    if is_path(name):
+        return _USERS_OWN
     if name not in KNOWN:
-        raise RequestError(f"There is no architecture {name!r}; choose from {', '.join(KNOWN)}.")
+        raise RequestError(
+            f"There is no architecture {name!r}; choose from {', '.join(KNOWN)}, or name a "
+            "function of yours as package.module:function."
+        )
     return KNOWN[name]
 
 
@@ -232,11 +249,13 @@ def design_network(name: str, planned: NetworkPlan) -> NetworkPlan:
 
 
 def require_extra(name: str) -> None:
-    """Check that what a network is built with is installed.
+    """Check that what a network is built with is installed; import a function of the user's.
 
     Raises:
-        RequestError: Names the extra to install.
+        RequestError: Names the extra to install, or the function that cannot be imported.
     """
+    if is_path(name):
+        load_function(name, {}, what="architecture")
     extra = find_architecture(name).extra
     if extra is not None and find_spec(PACKAGES[extra]) is None:
         raise RequestError(

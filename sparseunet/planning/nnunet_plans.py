@@ -8,6 +8,7 @@ from typing import Any
 from sparseunet.artifacts import parse
 from sparseunet.errors import RequestError
 from sparseunet.fingerprint.fingerprint import IntensityProperties
+from sparseunet.named_functions import is_path
 from sparseunet.planning.architectures import KNOWN
 from sparseunet.planning.old_plans import with_architecture
 from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
@@ -113,7 +114,9 @@ def plan_from_nnunet(
             problems.append(f"{name}: {kind}{error}")
     if content.get("label_manager", "LabelManager") != "LabelManager":
         problems.append(f"label_manager: {content['label_manager']} is not supported")
-    problems += wrong_plan_values(content, _schemes(configurations))
+    problems += wrong_plan_values(
+        content, {name: _schemes(found) for name, found in configurations.items()}
+    )
     if problems:
         raise RequestError(f"{source} cannot be used:\n" + "\n".join(f"  {p}" for p in problems))
     try:
@@ -161,7 +164,7 @@ def _configuration_to_nnunet(configuration: Configuration, plan: Plan) -> dict[s
         "patch_size": list(configuration.patch_size),
         "median_image_size_in_voxels": list(configuration.median_shape),
         "spacing": list(configuration.spacing_mm),
-        "normalization_schemes": [NNUNET_NORMALIZATION[key] for key in configuration.normalization],
+        "normalization_schemes": _schemes(configuration),
         "use_mask_for_norm": list(configuration.use_mask_for_norm),
         "resampling_fn_data": _RESAMPLE,
         "resampling_fn_seg": _RESAMPLE,
@@ -262,11 +265,11 @@ def _unsupported(resolved: Mapping[str, Any]) -> list[str]:
     }
     problems = _differences(resolved, expected)
     for scheme in resolved["normalization_schemes"]:
-        if scheme not in _OUR_NORMALIZATION:
-            known = ", ".join(_OUR_NORMALIZATION)
+        if scheme not in _OUR_NORMALIZATION and not is_path(scheme):
+            known = ", ".join((*_OUR_NORMALIZATION, "package.module:function"))
             problems.append(f"normalization {scheme} is not supported; expected one of {known}")
     network = resolved["architecture"]
-    if network["network_class_name"].removeprefix(_OWN_NETWORK) in KNOWN:
+    if _our_name(network["network_class_name"]) is not None:
         return problems
     if network["network_class_name"] not in _NETWORK_CLASS.values():
         known = ", ".join((*_NETWORK_CLASS.values(), *(f"{_OWN_NETWORK}{key}" for key in KNOWN)))
@@ -286,11 +289,18 @@ def _unsupported(resolved: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _schemes(configurations: Mapping[str, Configuration]) -> dict[str, list[str]]:
-    return {
-        name: [NNUNET_NORMALIZATION[key] for key in configuration.normalization]
-        for name, configuration in configurations.items()
-    }
+def _our_name(class_name: str) -> str | None:
+    """Return our name of a network, or the user's; None for one of nnU-Net's and all others."""
+    name = class_name.removeprefix(_OWN_NETWORK)
+    return name if name in KNOWN or is_path(name) else None
+
+
+def _schemes(configuration: Configuration) -> list[str]:
+    """Return the names in a plans file; those of functions of the user's are written as they are.
+
+    nnU-Net has no class of such a name, and says so.
+    """
+    return [NNUNET_NORMALIZATION.get(key, key) for key in configuration.normalization]
 
 
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
@@ -311,7 +321,7 @@ def _configuration_from_nnunet(name: str, resolved: Mapping[str, Any]) -> Config
         patch_size=patch_size,
         median_shape=tuple(resolved.get("median_image_size_in_voxels", patch_size)),
         spacing_mm=tuple(resolved["spacing"]),
-        normalization=tuple(_OUR_NORMALIZATION[scheme] for scheme in channels),
+        normalization=tuple(_OUR_NORMALIZATION.get(scheme, scheme) for scheme in channels),
         use_mask_for_norm=tuple(resolved.get("use_mask_for_norm", [False] * len(channels))),
         network=_network_from_nnunet(resolved["architecture"]),
         batch_dice=bool(resolved.get("batch_dice", False)),
@@ -321,8 +331,8 @@ def _configuration_from_nnunet(name: str, resolved: Mapping[str, Any]) -> Config
 
 
 def _network_from_nnunet(network: Mapping[str, Any]) -> NetworkPlan:
-    name = network["network_class_name"].removeprefix(_OWN_NETWORK)
-    if name in KNOWN:
+    name = _our_name(network["network_class_name"])
+    if name is not None:
         return parse(
             NetworkPlan,
             {"architecture": name, **network["arch_kwargs"]},

@@ -1,10 +1,12 @@
 """Changes of a configuration that a person asks for or that a machine needs."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from sparseunet.errors import RequestError
+from sparseunet.named_functions import path_of
 from sparseunet.planning.architectures import design_network, find_architecture
 from sparseunet.planning.plan import Configuration
 from sparseunet.planning.topology import choose_topology
@@ -15,14 +17,21 @@ _MIN_TRAINABLE_SHARE = 0.5
 planned: halves are the smallest patches that are known to train well (`experiments.md`)."""
 
 
-def with_architecture(configuration: Configuration, name: str) -> Configuration:
+def with_architecture(
+    configuration: Configuration, architecture: str | Callable[..., Any]
+) -> Configuration:
     """Return the configuration with another network, in the size that it has by default.
 
     Networks that do not pool as planned get the planned patch padded to what they can take.
 
+    Args:
+        configuration: Of the plan.
+        architecture: A name, or a function that builds a network (see `build_network`).
+
     Raises:
         RequestError: There is no such network, or not for this number of dimensions.
     """
+    name = path_of(architecture, what="architecture")
     if name == configuration.network.architecture:
         return configuration
     network = design_network(name, configuration.network)
@@ -131,7 +140,8 @@ def with_planned_patch(configuration: Configuration, patch_size: Sequence[int]) 
             decoder_depths=_per_stage(network.decoder_depths, stages - 1),
         ),
     )
-    return with_base_features(planned, network.features_per_stage[0])
+    widened = with_base_features(planned, network.features_per_stage[0])
+    return with_patch_size(widened, topology.patch_size)
 
 
 def require_trainable(configuration: Configuration) -> None:

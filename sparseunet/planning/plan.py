@@ -14,7 +14,7 @@ class NetworkPlan:
 
     Attributes:
         architecture: Key into `sparseunet.networks.build.ARCHITECTURES`, e.g. `plain_unet`,
-            `residual_unet`.
+            `residual_unet`; or `package.module:function`.
         features_per_stage: Feature maps of each stage, highest resolution first.
         kernel_sizes: Of the convolutions of each stage, voxels per axis.
         strides: Strides of the first convolution of each stage; the first stage has stride

@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 
 from sparseunet.fingerprint.fingerprint import Fingerprint
+from sparseunet.named_functions import is_path
 from sparseunet.planning.plan import Configuration, Plan
 from sparseunet.planning.reasons import NetworkReasons, PlanReasons
 
@@ -86,6 +87,8 @@ def _normalization(
             else f"over the whole image, because cropping takes away at most a quarter{left}"
         )
         return f"each image by its own mean and standard deviation {where}."
+    if is_path(key):
+        return f"by {key}, a function of yours."
     return "chosen by its name; no statistics are needed."
 
 

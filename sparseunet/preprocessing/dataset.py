@@ -16,6 +16,7 @@ from sparseunet.data.io import read_image
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.provenance import read_case_annotation
 from sparseunet.errors import DatasetError, Problem, RequestError, Severity
+from sparseunet.named_functions import is_path
 from sparseunet.planning.plan import Configuration, Plan
 from sparseunet.preprocessing.annotated_outputs import annotated_outputs, require_only_annotated
 from sparseunet.preprocessing.blas import one_blas_thread
@@ -27,7 +28,7 @@ from sparseunet.preprocessing.manifest import (
     read_manifest,
     remove_case,
 )
-from sparseunet.preprocessing.normalise import uses_statistics
+from sparseunet.preprocessing.normalise import require_normalizations, uses_statistics
 from sparseunet.preprocessing.store import CaseStore
 from sparseunet.preprocessing.write import write_annotation, write_case
 from sparseunet.progress import track
@@ -87,11 +88,13 @@ def preprocess_dataset(
 
     Raises:
         DatasetError: Every problem of every case that failed; the other cases are done.
+        RequestError: A normalisation is a function that cannot be imported.
     """
     names = {case.name for case in dataset.cases}
     targets = []
     remove_unfinished(folder)
     for configuration in configurations:
+        require_normalizations(configuration.normalization)
         target = _Target.of(configuration, plan=plan, labels=dataset.labels, folder=folder)
         targets.append(target)
         for name in set(CaseStore(target.folder).cases) - names:
@@ -145,7 +148,11 @@ class _Target:
                 configuration.spacing_mm,
                 configuration.normalization,
                 configuration.use_mask_for_norm,
-                [intensities for scheme, intensities in by_channel if uses_statistics(scheme)],
+                [
+                    intensities
+                    for scheme, intensities in by_channel
+                    if uses_statistics(scheme) or is_path(scheme)
+                ],
             ]
         )
         return cls(

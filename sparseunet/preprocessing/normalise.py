@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from sparseunet.fingerprint.fingerprint import IntensityProperties
+from sparseunet.named_functions import is_path, load_function
 
 _SMALLEST_DIVISOR = 1e-8
 
@@ -23,9 +24,12 @@ def normalise(
     Args:
         image_CZYX: Intensities, finite.
         inside_ZYX: bool, the image's own nonzero mask; None where `use_mask` asks for none.
-        schemes: Per channel a key of `NORMALIZATIONS`.
-        use_mask: Per channel, whether `zscore` looks at the inside only and leaves 0 outside.
-        intensities: Per channel the dataset's statistics, for `ct`.
+        schemes: Per channel a key of `NORMALIZATIONS`, or `package.module:function`: a function of
+            (channel_ZYX, mask_ZYX or None, statistics) that returns the channel, float32 of the
+            same shape, and may change it in place.
+        use_mask: Per channel, whether `zscore` looks at the inside only and leaves 0 outside. Other
+            functions are given the mask, and what is outside is set to 0 after them.
+        intensities: Per channel the dataset's statistics, for `ct` and functions of the user's.
         in_place: Whether the image may be overwritten if it is contiguous float32.
 
     Returns:
@@ -34,6 +38,7 @@ def normalise(
     Raises:
         ValueError: The number of channels differs from the plan's, a scheme is unknown, or the
             values do not fit the scheme.
+        RequestError: A function of the user's cannot be imported.
     """
     if not len(image_CZYX) == len(schemes) == len(use_mask) == len(intensities):
         raise ValueError(
@@ -46,14 +51,48 @@ def normalise(
     else:
         result_CZYX = np.array(image_CZYX, dtype=np.float32, order="C")
     for channel, scheme in enumerate(schemes):
+        mask_ZYX = inside_ZYX if use_mask[channel] else None
+        if is_path(scheme):
+            _users_own(scheme, result_CZYX[channel], mask_ZYX, intensities[channel])
+            continue
         if scheme not in NORMALIZATIONS:
             raise ValueError(
                 f"the plan asks for normalisation {scheme!r}; expected one of "
                 + ", ".join(NORMALIZATIONS)
             )
-        mask_ZYX = inside_ZYX if use_mask[channel] else None
         NORMALIZATIONS[scheme](result_CZYX[channel], mask_ZYX, intensities[channel])
     return result_CZYX
+
+
+def require_normalizations(schemes: Sequence[str]) -> None:
+    """Import the functions of the user's among the schemes.
+
+    Raises:
+        RequestError: One cannot be imported.
+    """
+    for scheme in filter(is_path, schemes):
+        load_function(scheme, {}, what="normalisation")
+
+
+def _users_own(
+    scheme: str,
+    channel_ZYX: np.ndarray,
+    mask_ZYX: np.ndarray | None,
+    intensities: IntensityProperties,
+) -> None:
+    function = load_function(scheme, {}, what="normalisation")
+    shape = channel_ZYX.shape
+    normalised_ZYX = np.asarray(function(channel_ZYX, mask_ZYX, intensities))
+    if normalised_ZYX.shape != shape or normalised_ZYX.dtype != np.float32:
+        raise ValueError(
+            f"the normalisation {scheme} gave {normalised_ZYX.dtype} of the shape "
+            f"{normalised_ZYX.shape}; expected float32 of the shape {shape}"
+        )
+    if not np.isfinite(normalised_ZYX).all():
+        raise ValueError(f"the normalisation {scheme} gave NaN or infinity; expected numbers")
+    channel_ZYX[...] = normalised_ZYX
+    if mask_ZYX is not None:
+        channel_ZYX[~mask_ZYX] = 0
 
 
 def _zscore(channel_ZYX: np.ndarray, mask_ZYX: np.ndarray | None, _: IntensityProperties) -> None:

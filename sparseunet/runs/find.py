@@ -1,6 +1,6 @@
 """Find trained runs in a workspace."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +112,18 @@ def default_folds(run_folder: Path) -> tuple[int | str, ...]:
             f"{fold_folder(Path(), 0)}/{CHECKPOINT_FINAL}, ...)."
         )
     return ("all",) if "all" in folds else folds
+
+
+def allowed_functions(
+    workspace: Workspace, place: Path, named: Collection[str] = ()
+) -> Collection[str] | None:
+    """Return the functions of the user's that a model may name: any (None) in a run of the user's.
+
+    That is a run below the folder of results; what lies anywhere else may come from a stranger, and
+    only the functions that were `named` are imported for it.
+    """
+    own = place.is_dir() and place.resolve().is_relative_to(workspace.results.resolve())
+    return None if own else named
 
 
 def parse_fold(text: str) -> int | str:

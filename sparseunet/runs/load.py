@@ -1,12 +1,19 @@
 """Load a trained model, whoever trained it: a run, a folder of nnU-Net, a file of either."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sparseunet.data.load import parse_labels
 from sparseunet.errors import RequestError
-from sparseunet.networks.trained_model import TrainedModel, hash_weights, require_usable
+from sparseunet.named_functions import path_of
+from sparseunet.networks.trained_model import (
+    TrainedModel,
+    hash_weights,
+    require_named_functions,
+    require_usable,
+)
 from sparseunet.prediction.loaded_model import LoadedModel, load_onto_device
 from sparseunet.prediction.options import PredictionOptions
 from sparseunet.runs.exchange.find_models import FoundModel, choose_model, open_models
@@ -29,6 +36,7 @@ def load_model(
     folds: Sequence[int | str] = (),
     configuration: str | None = None,
     options: PredictionOptions | None = None,
+    functions: Sequence[str | Callable[..., Any]] = (),
 ) -> LoadedModel:
     """Load a trained model once, to predict scan after scan, from files or from memory.
 
@@ -39,15 +47,19 @@ def load_model(
             `all` if trained, else every number.
         configuration: Which model, where the place holds several.
         options: Device, precision, mirroring, overlap, memory; None for the defaults.
+        functions: Networks and normalisations of yours that the model may name; no other code that
+            it names is ever imported.
 
     Raises:
-        RequestError: There is no such model, or it cannot be used here.
+        RequestError: There is no such model, or it cannot be used here, or it names a function that
+            is not among `functions`.
         UnreadableFileError: A file is damaged, or refused as dangerous.
     """
     if isinstance(place, Run):
         folds = folds or (place.fold,)
         place = place.folder
-    with open_models(Path(place)) as models:
+    named = [path_of(function, what="function") for function in functions]
+    with open_models(Path(place), functions=named) as models:
         found = choose_model(models, configuration)
         model = load_found_model(found, tuple(folds) or found.default_folds)
         if model.origin is not None:  # what was unpacked is gone after this block
@@ -66,10 +78,11 @@ def load_found_model(
         best: Take the weights of the best epoch instead of those of the last step.
 
     Raises:
-        RequestError: Folds are missing, or it cannot be used here; says why.
+        RequestError: Folds are missing, or it cannot be used here, or it names a function that the
+            user did not; says why.
     """
     origin = found.origin if found.origin.is_file() else None
-    return _load(found.folder, folds, origin=origin, best=best)
+    return _load(found.folder, folds, origin=origin, functions=found.functions, best=best)
 
 
 def load_previous_stage(model: TrainedModel, folds: Sequence[int | str]) -> TrainedModel:
@@ -81,7 +94,7 @@ def load_previous_stage(model: TrainedModel, folds: Sequence[int | str]) -> Trai
     missing = f"the run of {model.run_folder} does not say which"
     if model.previous_run is not None:
         try:
-            return _load(model.previous_run, folds, origin=model.origin)
+            return _load(model.previous_run, folds, origin=model.origin, functions=model.functions)
         except RequestError as error:
             missing = str(error)
     stage = model.configuration.previous_stage
@@ -93,12 +106,24 @@ def load_previous_stage(model: TrainedModel, folds: Sequence[int | str]) -> Trai
 
 
 def load_trained_model(
-    run_folder: Path, folds: Sequence[int | str], *, checkpoint: str = CHECKPOINT_FINAL
+    run_folder: Path,
+    folds: Sequence[int | str],
+    *,
+    checkpoint: str = CHECKPOINT_FINAL,
+    functions: Collection[str] | None = None,
 ) -> TrainedModel:
     """Read what a run of ours says about itself and find the weights of its folds.
 
+    Args:
+        run_folder: Of the run.
+        folds: Finished ones.
+        checkpoint: Name of the file of weights.
+        functions: Functions of the user's, `package.module:function`, that the run may name and
+            that are then imported; None, for runs of the user's own, allows any.
+
     Raises:
-        RequestError: A fold or its checkpoint is missing, or `run.json` is not one.
+        RequestError: A fold or its checkpoint is missing, `run.json` is not one, or it names
+            another function.
     """
     folders = [fold_folder(run_folder, fold) for fold in folds]
     missing = [
@@ -132,18 +157,29 @@ def load_trained_model(
             record.configuration.previous_stage,
             (record.previous_stage or {}).get("run_id"),
         ),
+        functions=functions,
     )
     require_usable(model)
+    require_named_functions(model)
     return model
 
 
 def _load(
-    folder: Path, folds: Sequence[int | str], *, origin: Path | None, best: bool = False
+    folder: Path,
+    folds: Sequence[int | str],
+    *,
+    origin: Path | None,
+    functions: Collection[str] | None,
+    best: bool = False,
 ) -> TrainedModel:
     if (folder / PLANS_JSON).is_file():
-        return load_nnunet_model(folder, folds, origin=origin, best=best)
+        model = load_nnunet_model(folder, folds, origin=origin, best=best)
+        model = replace(model, functions=functions)
+        require_named_functions(model)
+        return model
     checkpoint = CHECKPOINT_BEST if best else CHECKPOINT_FINAL
-    return replace(load_trained_model(folder, folds, checkpoint=checkpoint), origin=origin)
+    model = load_trained_model(folder, folds, checkpoint=checkpoint, functions=functions)
+    return replace(model, origin=origin)
 
 
 def _beside(run_folder: Path, stage: str | None, run_id: str | None) -> Path | None:

@@ -1,6 +1,6 @@
 """Plan the next round of annotation: a trained network predicts scan by scan, slices are ranked."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sparseunet.annotation.annotation_plan import AnnotationPlan
@@ -35,8 +35,11 @@ def plan_after(
     cost: CostModel,
     options: RoundOptions,
     device: str,
+    functions: Collection[str] | None = None,
 ) -> AnnotationPlan:
     """Rank the slices of a dataset that are not annotated yet; one scan is in memory at a time.
+
+    The run may name `functions` of the user's only; None, for runs of the user's own, allows any.
 
     Raises:
         RequestError: No such run, no scan, nothing left to annotate, or budget and data do not fit.
@@ -65,7 +68,7 @@ def plan_after(
     return plan_next_round(
         dataset.name,
         stacks,
-        _uncertainties(run_folder, stacks, dataset, device=device),
+        _uncertainties(run_folder, stacks, dataset, device=device, functions=functions),
         taken=taken,
         budget=budget,
         labels=dataset.labels,
@@ -75,10 +78,15 @@ def plan_after(
 
 
 def _uncertainties(
-    run_folder: Path, stacks: Sequence[SliceStack], dataset: Dataset, *, device: str
+    run_folder: Path,
+    stacks: Sequence[SliceStack],
+    dataset: Dataset,
+    *,
+    device: str,
+    functions: Collection[str] | None,
 ) -> list[SliceUncertainty]:
 
-    model = load_trained_model(run_folder, default_folds(run_folder))
+    model = load_trained_model(run_folder, default_folds(run_folder), functions=functions)
     if tuple(model.labels.foreground) != tuple(dataset.labels.foreground):
         raise RequestError(
             f"The network knows the classes {', '.join(model.labels.foreground)}, {dataset.name} "

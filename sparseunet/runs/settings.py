@@ -1,6 +1,6 @@
 """From what a person asks for to a configuration and a recipe with every value settled."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -32,14 +32,14 @@ class Overrides:
 
     Attributes:
         preset: Name of a paper's network, patch, batch and recipe, or `nnunet`.
-        architecture: Another network than planned.
+        architecture: Another network than planned: a name, or a function that builds one.
         patch_size: Voxels per axis, slowest first.
         batch_size: Patches per step.
         base_features: Features at full resolution.
     """
 
     preset: str = "nnunet"
-    architecture: str | None = None
+    architecture: str | Callable[..., Any] | None = None
     patch_size: Sequence[int] | None = None
     batch_size: int | None = None
     base_features: int | None = None

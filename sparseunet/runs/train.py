@@ -78,7 +78,7 @@ def train(  # noqa: PLR0913 - every setting of the command is a keyword here
     *,
     recipe: Recipe | Mapping[str, Any] | None = None,
     preset: str = "nnunet",
-    architecture: str | None = None,
+    architecture: str | Callable[..., Any] | None = None,
     patch_size: Sequence[int] | None = None,
     batch_size: int | None = None,
     base_features: int | None = None,
@@ -105,7 +105,7 @@ def train(  # noqa: PLR0913 - every setting of the command is a keyword here
         fold: 0 to 4, or `all`: train on every case and validate on none.
         recipe: How to train; a mapping gives some fields of `Recipe`, None leaves all open.
         preset: A paper's network, patch, batch and recipe; what else is given changes it.
-        architecture: Another network than planned.
+        architecture: Another network than planned: a name, or a function that builds one.
         patch_size: Voxels per axis, slowest first, in place of the planned ones.
         batch_size: Patches per step, in place of the planned number.
         base_features: Features at full resolution, in place of the planned number.

@@ -35,6 +35,7 @@ SCHEDULES: dict[str, str] = {
     "step": f"{_OPTIMISATION}:step_decay",
     "constant": f"{_OPTIMISATION}:constant",
 }
+SAMPLERS: dict[str, str] = {"nnunet": "sparseunet.training.sampling:PatchSampler"}
 CASE_WEIGHTINGS: dict[str, Callable[[int], float]] = {
     "uniform": lambda num_slices: 1.0,  # noqa: ARG005 - the others look at it
     "slices": float,

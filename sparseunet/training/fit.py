@@ -350,6 +350,7 @@ def batch_rules(configuration: Configuration, recipe: Recipe, labels: LabelSchem
         previous_values=labels.foreground_values,
         patch_shares=resolve_shares(recipe.patch_shares, labels),
         case_weighting=recipe.case_weighting,
+        sampler=recipe.sampler,
     )
 
 

@@ -26,6 +26,7 @@ from sparseunet.training.sampling import (
     PatchPlace,
     PatchSampler,
     PatchShare,
+    load_sampler,
 )
 
 Box = tuple[int, int, int]
@@ -93,6 +94,8 @@ class BatchRules:
     """What patches hold; empty for nnU-Net's rule."""
     case_weighting: str = "uniform"
     """Key of `sparseunet.training.choices.CASE_WEIGHTINGS`."""
+    sampler: Named = "nnunet"
+    """See `sparseunet.training.sampling.load_sampler`."""
 
 
 class BatchDataset(Dataset[Batch]):
@@ -127,6 +130,7 @@ class BatchDataset(Dataset[Batch]):
             foreground_share=rules.foreground_share,
             shares=rules.patch_shares,
             case_weighting=rules.case_weighting,
+            draw_start=load_sampler(rules.sampler),
         )
         names = [case.name for case in self.cases]
         self._in_memory = CasesInMemory(store, names, max_bytes=memory_bytes)

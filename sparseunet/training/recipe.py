@@ -13,6 +13,7 @@ from sparseunet.training.choices import (
     CASE_WEIGHTINGS,
     LOSSES,
     OPTIMIZERS,
+    SAMPLERS,
     SCHEDULES,
     Named,
 )
@@ -70,6 +71,8 @@ class Recipe:
         trust: Weight in the loss of labels by source, from 0 (as if not annotated) to 1, e.g.
             `interpolated=0.5 pseudo=0.3`.
         seed: Same seed, same weights.
+        sampler: Where patches lie in their cases; with one of yours, shares of patches mean
+            nothing.
     """
 
     iterations: int | None = None
@@ -98,6 +101,9 @@ class Recipe:
     mirror_axes: tuple[int, ...] | None = None
     trust: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_TRUST))
     seed: int = 0
+    sampler: Named = field(
+        default="nnunet", metadata={"what": "sampler", "functions": SAMPLERS, "since": "0.2"}
+    )
 
     def __post_init__(self) -> None:
         problems = [*_name_functions(self), *_find_problems(self)]
@@ -254,5 +260,11 @@ def _wrong_weights(recipe: Recipe) -> Iterator[tuple[str, str]]:
         sentence = (
             "Patch shares must be weights of at least 0, one of them above it, found "
             f"{recipe.patch_shares}."
+        )
+        yield "patch_shares", sentence
+    if shares is not None and recipe.sampler not in SAMPLERS:
+        sentence = (
+            f"Patch shares mean nothing to the sampler {recipe.sampler}, which draws the places of "
+            "all patches; leave one of them out."
         )
         yield "patch_shares", sentence

@@ -15,6 +15,8 @@ Rules (nnU-Net 2.8.1 for dense cases; Z25 §2.2 for annotated slices):
 - With patch shares (Z25, class-weighted patches) these take the place of the third that must hold a
   class: for each patch first what it is to hold is drawn by weight, then a case that has it, so a
   class that few cases have still gets its share.
+- A function of the user's (`load_sampler`) chooses places by a rule of its own; cases are drawn as
+  above.
 """
 
 from bisect import bisect_right
@@ -26,7 +28,8 @@ import numpy as np
 
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
-from sparseunet.training.choices import CASE_WEIGHTINGS
+from sparseunet.named_functions import load_function
+from sparseunet.training.choices import CASE_WEIGHTINGS, SAMPLERS, Named
 
 REST, BACKGROUND, UNANNOTATED = "rest", "background", "unannotated"
 """What patches may hold besides classes: anything, annotated background, an unannotated voxel."""
@@ -76,6 +79,25 @@ class PatchPlace:
     """First voxel of the network's patch on (z, y, x)."""
 
 
+DrawStart = Callable[[CaseSummary, tuple[int, int, int], np.random.Generator], Sequence[int]]
+"""(case, patch size along (z, y, x), generator) to the first voxel of a patch on (z, y, x).
+
+It may be negative: what lies outside the case is 0 and not annotated. A 2D network's patch has size
+1 along z. Everything random comes from the generator."""
+
+
+def load_sampler(name: Named) -> DrawStart | None:
+    """Return the function of the user's that draws places; None for the rules above.
+
+    Raises:
+        RequestError: There is no such sampler, or it cannot be imported.
+    """
+    if name in SAMPLERS:
+        return None
+    draw: DrawStart = load_function(name, SAMPLERS, what="sampler")
+    return draw
+
+
 def resolve_shares(
     shares: Mapping[str, float] | None, labels: LabelSchema
 ) -> tuple[PatchShare, ...]:
@@ -112,6 +134,7 @@ class PatchSampler:
         foreground_share: float,
         shares: Sequence[PatchShare] = (),
         case_weighting: str = "uniform",
+        draw_start: DrawStart | None = None,
     ) -> None:
         """Prepare to draw.
 
@@ -125,6 +148,7 @@ class PatchSampler:
                 drawn as without shares.
             case_weighting: Key of `CASE_WEIGHTINGS`, for every draw of a case. In 2D patches that
                 need not hold a class come from all annotated slices alike, whatever it says.
+            draw_start: Draws the place of every patch in its case, whatever share or shares say.
 
         Raises:
             ValueError: No case is given.
@@ -135,6 +159,8 @@ class PatchSampler:
         self._batch_size = batch_size
         self._first_forced = round(batch_size * (1 - foreground_share))
         self._flat = patch_size[0] == 1
+        self._draw_start = draw_start
+        self._summaries = {case.name: case for case in cases}
         indexed = [_IndexedCase(case, 0 if self._flat else case.slice_axis) for case in cases]
         weigh = CASE_WEIGHTINGS[case_weighting]
         self._all = _Pool(indexed, weigh)
@@ -159,6 +185,8 @@ class PatchSampler:
             rng: Decides everything.
             forced: Whether the patch must hold a foreground class, if the case has any.
         """
+        if self._draw_start is not None:
+            return self._place_by(self._draw_start, rng)
         if self._shares:
             case, voxel = self._by_share(rng)
         elif self._flat and not forced:
@@ -169,6 +197,24 @@ class PatchSampler:
             voxel = case.draw_class(rng) if forced and case.values else case.draw_annotated(rng)
         start = _start_holding(voxel, case.shape, self._patch_size, rng)
         return PatchPlace(case=case.name, start=start)
+
+    def _place_by(self, draw_start: DrawStart, rng: np.random.Generator) -> PatchPlace:
+        """Draw a case, and ask the user's function for the first voxel of a patch of it."""
+        case = self._summaries[self._all.draw(rng).name]
+        start = tuple(draw_start(case, self._patch_size, rng))
+        if len(start) != 3 or not all(isinstance(edge, int | np.integer) for edge in start):
+            raise RequestError(
+                f"The sampler gave {start!r} for case {case.name}; expected three whole numbers, "
+                "the first voxel of the patch on (z, y, x)."
+            )
+        z, y, x = (int(edge) for edge in start)
+        sizes = zip((z, y, x), self._patch_size, case.shape, strict=True)
+        if not all(-patch < first < size for first, patch, size in sizes):
+            raise RequestError(
+                f"The sampler gave the first voxel {(z, y, x)} for case {case.name}; a patch of "
+                f"{self._patch_size} there holds no voxel of its {case.shape}."
+            )
+        return PatchPlace(case=case.name, start=(z, y, x))
 
     def _by_share(self, rng: np.random.Generator) -> tuple["_IndexedCase", _Voxel]:
         """Draw a patch share by weight, then a case that has it, then a voxel of it."""

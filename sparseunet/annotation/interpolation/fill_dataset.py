@@ -26,6 +26,7 @@ from sparseunet.data.io import read_image, write_label_map
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.provenance import read_case_annotation, write_provenance
 from sparseunet.errors import DatasetError, Problem, RequestError
+from sparseunet.named_functions import path_of
 from sparseunet.progress import track
 from sparseunet.workers import WorkerDiedError, map_in_processes
 from sparseunet.workspace import CONFIDENCE, PROVENANCE
@@ -44,7 +45,7 @@ class InterpolationOptions:
     """Options of filling a dataset."""
 
     method: str
-    """Key of `INTERPOLATORS`."""
+    """Key of `INTERPOLATORS`, or `package.module:function`; the function itself may be given."""
     axis: int | None = None
     """None: in each case the axis across which the largest share of slices is complete."""
     until_gap_mm: float | None = None
@@ -53,6 +54,9 @@ class InterpolationOptions:
     time_budget_s: float | None = None
     device: str = "cpu"
     cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "method", path_of(self.method, what="method of interpolation"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

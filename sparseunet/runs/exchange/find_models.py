@@ -1,7 +1,7 @@
 """Find trained models in what `-m` names: a run, a model folder of nnU-Net, or a file of either."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -47,6 +47,8 @@ class FoundModel:
     """By the name of the folder; what the model says is known when it is loaded."""
     kind: Literal["sparseunet", "nnunet"]
     folds: tuple[int | str, ...]
+    functions: Collection[str] | None = ()
+    """See `TrainedModel.functions`."""
 
     @property
     def default_folds(self) -> tuple[int | str, ...]:
@@ -58,7 +60,9 @@ class FoundModel:
 
 
 @contextmanager
-def open_models(path: Path) -> Iterator[tuple[FoundModel, ...]]:
+def open_models(
+    path: Path, *, functions: Collection[str] | None = ()
+) -> Iterator[tuple[FoundModel, ...]]:
     """Find the trained models at `path`, unpacked for as long as the block runs if it is a file.
 
     A model file of ours is checked against its manifest and gives the model that it was made for
@@ -67,13 +71,16 @@ def open_models(path: Path) -> Iterator[tuple[FoundModel, ...]]:
     Args:
         path: Folder of a run; folder of a model of nnU-Net, or of a dataset with such models; a
             model file of ours, or a zip archive by nnUNetv2_export_model_to_zip.
+        functions: Functions of the user's, `package.module:function`, that the models may name and
+            that are then imported: none by default. None allows any, and is for runs of the
+            user's own; it means nothing for a file.
 
     Raises:
         RequestError: There is no trained model.
         UnreadableFileError: The file is damaged, or refused as dangerous.
     """
     if path.is_dir():
-        yield _found(_models_in(path, origin=path), path)
+        yield _found(_models_in(path, origin=path), path, functions)
     elif path.is_file():
         with tempfile.TemporaryDirectory(
             prefix="sparseunet-model-", ignore_cleanup_errors=True
@@ -86,7 +93,7 @@ def open_models(path: Path) -> Iterator[tuple[FoundModel, ...]]:
                 models.sort(key=lambda model: model.folder != main)
                 models = models if models and models[0].folder == main else []
             with _naming(path, unpacked=folder):
-                yield _found(models, path)
+                yield _found(models, path, functions or ())
     else:
         raise RequestError(
             f"{path} is no folder and no file; expected the folder of a run, a model folder of "
@@ -141,12 +148,15 @@ def _naming(path: Path, *, unpacked: Path) -> Iterator[None]:
             ]
         ) from None
     except RequestError as error:
-        raise RequestError(str(error).replace(str(unpacked), str(path))) from None
+        message = str(error).replace(str(unpacked), str(path))
+        raise RequestError(message, setting=error.setting) from None
 
 
-def _found(models: list[FoundModel], path: Path) -> tuple[FoundModel, ...]:
+def _found(
+    models: list[FoundModel], path: Path, functions: Collection[str] | None
+) -> tuple[FoundModel, ...]:
     if models:
-        return tuple(models)
+        return tuple(replace(model, functions=functions) for model in models)
     if path.suffix in (".pt", ".pth"):
         raise RequestError(
             f"{path} is a checkpoint, which does not say how to preprocess scans; give the folder "

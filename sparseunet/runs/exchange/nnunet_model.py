@@ -11,6 +11,7 @@ from sparseunet.artifacts import atomic_path, read_json, write_json
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import parse_labels
 from sparseunet.errors import DatasetError, RequestError, UnreadableFileError
+from sparseunet.named_functions import is_path
 from sparseunet.networks.checkpoint import read_checkpoint
 from sparseunet.networks.trained_model import TrainedModel, require_usable
 from sparseunet.networks.weights import weights_to_nnunet
@@ -78,13 +79,18 @@ def write_nnunet_model(run_folder: Path, folds: Sequence[int | str], folder: Pat
         folder: `nnUNetTrainer__Plans__configuration`, new.
 
     Raises:
-        RequestError: The network is none of nnU-Net's.
+        RequestError: The network or a normalisation is none of nnU-Net's.
     """
     for fold in folds:
         record = read_record(fold_folder(run_folder, fold))
         plans, name = record.content["plan"], record.configuration.name
         if not supports_architecture(plans["configurations"][name]):
             raise RequestError(f"The network of {run_folder} is none of nnU-Net's.")
+        own = [scheme for scheme in record.configuration.normalization if is_path(scheme)]
+        if own:
+            raise RequestError(
+                f"The normalisation of {run_folder} is none of nnU-Net's: {', '.join(own)}."
+            )
         weights = read_checkpoint(fold_folder(run_folder, fold) / CHECKPOINT_FINAL)["weights"]
         dataset_json = record.dataset_json
         content = {

@@ -268,3 +268,42 @@ def test_shares_must_be_weights(shares):
 def test_cases_cannot_be_weighted_by_anything():
     with pytest.raises(RequestError, match="uniform, slices, sqrt_slices"):
         Recipe(case_weighting="size")
+
+
+def test_a_function_of_the_users_draws_every_place_in_cases_drawn_as_ever():
+    cases = [_case("few", slices=[3, 20]), _case("many", slices=range(1, 37, 2))]
+    seen = []
+
+    def draw(case, patch_size, rng):
+        seen.append((case.name, patch_size))
+        return rng.integers(0, 3), np.int64(1), 2
+
+    for options in ({}, {"patch_size": (1, 16, 16)}):
+        places = _places(cases, number=500, case_weighting="slices", draw_start=draw, **options)
+        assert np.mean([place.case == "few" for place in places]) == pytest.approx(0.1, abs=0.05)
+        assert {place.start[1:] for place in places} == {(1, 2)}
+    assert {size for _, size in seen} == {(16, 16, 16), (1, 16, 16)}
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ((1, 2), "three whole numbers"),
+        ((1.5, 2, 3), "three whole numbers"),
+        ((-16, 0, 0), "holds no voxel"),
+        ((0, 0, 32), "holds no voxel"),
+    ],
+)
+def test_places_that_show_nothing_are_refused(start, message):
+    def draw(case, patch_size, rng):
+        return start
+
+    with pytest.raises(RequestError, match=message):
+        _places([_case("a")], number=1, draw_start=draw)
+
+
+def test_a_sampler_of_the_users_and_patch_shares_exclude_each_other():
+    with pytest.raises(RequestError, match="my_module:draw"):
+        Recipe(sampler="my_module:draw", patch_shares={"liver": 1})
+    with pytest.raises(RequestError, match="nnunet"):
+        Recipe(sampler="uniform")
