@@ -4,7 +4,7 @@ It is written once, before the first step, and never changed.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def write_record(folder: Path, record: RunRecord) -> None:
         "previous_stage": record.previous_stage,
         "time_budget": record.time_budget,
         "configuration": record.configuration.name,
-        "training": asdict(recipe) if recipe else {"mirror_axes": list(record.mirror_axes)},
+        "training": recipe.identity() if recipe else {"mirror_axes": list(record.mirror_axes)},
         "plan": record.content.get("plan") or plan_to_nnunet(trained),
         "versions": record.versions,
         "imported_from": record.imported_from,

@@ -133,7 +133,9 @@ def test_wrong_provenance_is_found_by_the_check(
     assert filled.cases[1].provenance is not None
     write_label_map(filled.cases[1].provenance, np.full(SHAPE, 7, np.uint8), GEOMETRY)
     assert main(["check", str(filled.folder)]) == 2
-    assert "expected whole numbers from 0 to 3" in " ".join(capsys.readouterr().out.split())
+    assert "found values up to 7 expected sources of annotation, 0 to 3" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_auto_refuses_where_interpolation_is_not_expected_to_help(
