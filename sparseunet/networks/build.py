@@ -80,6 +80,12 @@ def build_network(
 def _users_network(
     plan: NetworkPlan, *, num_input_channels: int, num_outputs: int, deep_supervision: bool
 ) -> nn.Module:
+    """Call a user's function with those of the known keywords that it takes.
+
+    Raises:
+        RequestError: The function takes no number of channels or outputs, or needs a keyword that
+            is not known here.
+    """
     build = load_function(plan.architecture, {}, what="architecture")
     must_be_taken = {"num_input_channels": num_input_channels, "num_outputs": num_outputs}
     given: dict[str, Any] = {

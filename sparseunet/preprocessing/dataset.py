@@ -138,6 +138,11 @@ class _Target:
     def of(
         cls, configuration: Configuration, *, plan: Plan, labels: LabelSchema, folder: Path
     ) -> "_Target":
+        """Return the target of a configuration, with hashes of the settings its arrays depend on.
+
+        The intensities of the dataset enter only for channels whose normalisation may use them, so
+        that labels that change leave the images of other channels as they are.
+        """
         by_channel = zip(configuration.normalization, plan.intensities, strict=False)
         image_settings = hash_content(
             [

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from optional_packages import skip_without_packages_of
-from tiny_training import write_tiny_record
+from tiny_training import make_recipe, write_tiny_record
 
 from sparseunet.artifacts import read_json, write_json
 from sparseunet.data.labels import LabelSchema
@@ -30,7 +30,6 @@ from sparseunet.planning.overrides import (
 from sparseunet.planning.plan import Configuration, NetworkPlan, Plan
 from sparseunet.runs.load import load_trained_model
 from sparseunet.training.objective import Objective
-from sparseunet.training.recipe import Recipe
 from sparseunet.workspace import CHECKPOINT_FINAL
 
 SMALL = {"segresnet": 8, "unetr": 2, "attention_unet": 4, "densevoxnet": 4, "inception_unet": 4}
@@ -127,7 +126,7 @@ def test_a_recorded_network_is_loaded_with_the_same_logits(tmp_path, name, dimen
         fold="all",
         plan=_plan(configuration),
         configuration=configuration,
-        recipe=Recipe(mirror_axes=(0,)),
+        recipe=make_recipe(mirror_axes=(0,)),
         dataset_json={
             "channel_names": {"0": "T1", "1": "T2"},
             "labels": LABELS.classes,
