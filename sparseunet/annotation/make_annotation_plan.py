@@ -1,6 +1,6 @@
 """From unlabelled scans and a budget to a work list: which slices of which scans to annotate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,8 +23,9 @@ from sparseunet.annotation.planning_request import (
     check_request,
     read_geometries,
 )
-from sparseunet.annotation.selection import load_selector
+from sparseunet.annotation.selection import DEFAULT_SELECTOR, load_selector
 from sparseunet.annotation.selection.slices import ChosenSlice, SelectionRequest, SliceStack
+from sparseunet.annotation.selection.staggered import number_scans, visit_evenly
 from sparseunet.annotation.volumes import VOLUME_CHOICES
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.geometry import Geometry
@@ -33,6 +34,8 @@ from sparseunet.named_functions import path_of
 from sparseunet.version import package_version
 
 _ALL_AXES = (0, 1, 2)
+_LONGEST_PIXEL = 2.0
+"""Length to width of the pixels in which a person draws, where axes alternate."""
 _DATASET_SELECTORS = ("dataset",)
 """Selectors that are meant to choose volumes too."""
 
@@ -41,7 +44,7 @@ def make_annotation_plan(
     dataset: Dataset,
     *,
     budget: Budget | str,
-    selector: str | Callable[..., Any] = "fixed",
+    selector: str | Callable[..., Any] = DEFAULT_SELECTOR,
     axis: Axis = "auto",
     seed: int = 0,
     options: SpendingOptions | None = None,
@@ -57,7 +60,8 @@ def make_annotation_plan(
         budget: As in `parse_budget`.
         selector: Name in `SELECTORS`, or `package.module:function`, or the function itself.
         axis: See `Axis`. `auto` takes one axis for all scans, by the median spacings; ties go to
-            the lower axis. With `all`, the slices of a scan are shared out over its three axes.
+            the lower axis. With `all`, the slices of a scan are shared out over its three axes;
+            with `alternate`, the scans take turns with the axes.
         seed: For everything that is drawn at random.
         options: None for the defaults.
 
@@ -73,16 +77,13 @@ def make_annotation_plan(
     budget, geometries = check_request(
         dataset, budget=budget, selector=selector, axis=axis, options=options
     )
-    axes = choose_axes(list(geometries.values()), axis=axis)
+    volumes = _stacks_of_scans(dataset, geometries, axis=axis)
     situation = Situation(
-        depths=tuple(tuple(one.shape[axis] for axis in axes) for one in geometries.values()),
+        depths=tuple(tuple(stack.num_slices for stack in stacks) for stacks in volumes),
         dimensions=options.dimensions,
         cost=options.cost,
     )
     alternatives, chosen = _choose_alternative(budget, situation, options)
-    volumes = [
-        [_stack(case, geometries[case.name], axis) for axis in axes] for case in dataset.cases
-    ]
     stacks, counts, total = _spend(
         budget, volumes, situation, chosen=chosen, selector=selector, seed=seed, options=options
     )
@@ -101,7 +102,7 @@ def make_annotation_plan(
     slices = within_time(slices, stacks, budget, options.cost)
     provenance: dict[str, Any] = {
         "sparseunet": package_version(),
-        "axes": list(axes),
+        "axes": sorted({stack.axis for stacks in volumes for stack in stacks}),
         "num_scans": situation.num_volumes,
         "num_slices": situation.num_slices,
         "dimensions": options.dimensions,
@@ -128,18 +129,45 @@ def make_stacks(dataset: Dataset, *, axis: Axis, num_workers: int = 1) -> list[S
         DatasetError: No scans, unreadable headers, 2D images; holds every problem.
     """
     geometries = read_geometries(dataset, num_workers=num_workers)
-    axes = choose_axes(list(geometries.values()), axis=axis)
-    return [_stack(case, geometries[case.name], axis) for case in dataset.cases for axis in axes]
+    volumes = _stacks_of_scans(dataset, geometries, axis=axis)
+    return [stack for stacks in volumes for stack in stacks]
 
 
-def choose_axes(geometries: Sequence[Geometry], *, axis: Axis) -> tuple[int, ...]:
-    """Return the axes across which slices are annotated, see `Axis`; `auto` takes the thick one."""
+def _stacks_of_scans(
+    dataset: Dataset, geometries: Mapping[str, Geometry], *, axis: Axis
+) -> list[list[SliceStack]]:
+    """Return the stacks of each scan: one, or with the axis `all` three."""
+    spacings_mm = np.median([geometry.spacing_mm for geometry in geometries.values()], axis=0)
+    axes = _possible_axes(spacings_mm, axis=axis)
+    numbers = number_scans(case.name for case in dataset.cases)
+
+    def axes_of(name: str) -> tuple[int, ...]:
+        return (axes[numbers[name] % len(axes)],) if axis == "alternate" else axes
+
+    return [
+        [
+            _stack(case, geometries[case.name], axis, number=numbers[case.name])
+            for axis in axes_of(case.name)
+        ]
+        for case in dataset.cases
+    ]
+
+
+def _possible_axes(spacings_mm: np.ndarray, *, axis: Axis) -> tuple[int, ...]:
+    """Return the axes across which slices may lie, by the median spacings along z, y and x."""
+    thickest = int(np.argmax(spacings_mm >= spacings_mm.max() * (1 - 1e-3)))
     if axis == "all":
         return _ALL_AXES
     if axis == "auto":
-        spacings_mm = np.median([geometry.spacing_mm for geometry in geometries], axis=0)
-        return (int(np.argmax(spacings_mm >= spacings_mm.max() * (1 - 1e-3))),)
-    return (axis,)
+        return (thickest,)
+    if axis != "alternate":
+        return (axis,)
+    possible = []
+    for across in _ALL_AXES:
+        pixel_mm = np.delete(spacings_mm, across)
+        if pixel_mm.max() <= _LONGEST_PIXEL * pixel_mm.min():
+            possible.append(across)
+    return tuple(possible) or (thickest,)
 
 
 def to_planned_cases(
@@ -207,22 +235,21 @@ def _spend(
     mode = options.num_volumes
     if mode == "selector" or (mode == "auto" and selector in _DATASET_SELECTORS):
         return [stack for stacks in volumes for stack in stacks], None, chosen.num_slices
-    places: Sequence[int] = range(len(volumes))
-    if chosen.num_volumes < len(volumes):
+    firsts = [stacks[0] for stacks in volumes]
+    if chosen.num_volumes == len(volumes):
+        places = visit_evenly([stack.number for stack in firsts], seed=seed)
+    else:
         places = VOLUME_CHOICES[options.volume_choice](
-            [stacks[0] for stacks in volumes],
-            count=chosen.num_volumes,
-            seed=seed,
-            num_workers=options.num_workers,
+            firsts, count=chosen.num_volumes, seed=seed, num_workers=options.num_workers
         )
     depths = [situation.depths[place] for place in places]
     per_volume = _slices_of_volumes(budget, depths, chosen.num_slices, options.cost)
     _require_enough([volumes[place][0].case.name for place in places], depths, per_volume)
     stacks: list[SliceStack] = []
     counts: list[int] = []
-    for turn, (place, count) in enumerate(zip(places, per_volume, strict=True)):
+    for place, count in zip(places, per_volume, strict=True):
         stacks += volumes[place]
-        counts += _over_axes(count, situation.depths[place], turn=turn)
+        counts += _over_axes(count, situation.depths[place], turn=firsts[place].number)
     return stacks, tuple(counts), sum(counts)
 
 
@@ -299,7 +326,7 @@ def _longest_prefix(
     return good
 
 
-def _stack(case: Case, geometry: Geometry, axis: int) -> SliceStack:
+def _stack(case: Case, geometry: Geometry, axis: int, *, number: int) -> SliceStack:
     first, second = (other for other in _ALL_AXES if other != axis)
     spacing_mm = geometry.spacing_mm
     return SliceStack(
@@ -307,4 +334,5 @@ def _stack(case: Case, geometry: Geometry, axis: int) -> SliceStack:
         axis=axis,
         num_slices=geometry.shape[axis],
         spacing_mm=(spacing_mm[axis], spacing_mm[first], spacing_mm[second]),
+        number=number,
     )

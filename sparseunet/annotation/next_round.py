@@ -10,6 +10,7 @@ from sparseunet.annotation.budget import Budget
 from sparseunet.annotation.cost import CostModel
 from sparseunet.annotation.make_annotation_plan import to_planned_cases, within_time
 from sparseunet.annotation.selection.slices import ChosenSlice, SliceStack
+from sparseunet.annotation.selection.staggered import staggered_slices, visit_evenly
 from sparseunet.data.annotation_record import AnnotationRecord
 from sparseunet.data.io import read_annotation
 from sparseunet.data.labels import LabelSchema
@@ -107,13 +108,14 @@ def rank_by_uncertainty(
     class_names: Sequence[str],
     options: RoundOptions,
 ) -> tuple[ChosenSlice, ...]:
-    """Choose slices by uncertainty, and a share of them at random, mixed evenly in priority.
+    """Choose slices by uncertainty, and a share of them without it, mixed evenly in priority.
 
     After ClaSP PE (arXiv 2601.13677): two thirds of the ranked slices take turns among the
     classes, by entropy weighted with the probability of the class; the rest goes by entropy alone.
     Ranks carry noise: the largest of β · log(score) + Gumbel noise come first, which draws slices
-    with a chance in proportion to score^β. Patches there are slices here, and the random slices are
-    ours: no such method beats foreground-aware random choice reliably (nnActive).
+    with a chance in proportion to score^β. Patches there are slices here. The slices to compare
+    with are ours: no such method beats foreground-aware random choice reliably (nnActive). They
+    come from the sequence that staggers slices over the scans.
 
     Args:
         stacks: What can be annotated.
@@ -138,9 +140,9 @@ def rank_by_uncertainty(
         )
     random = np.random.default_rng(options.seed)
     num_random = min(total, max(1, round(options.random_share * total)))
-    drawn = random.choice(len(left), num_random, replace=False)
+    drawn = _spread_evenly(stacks, left, count=num_random, seed=options.seed)
     at_random = [
-        replace(_chosen(left[place], "drawn at random, to compare with"), for_comparison=True)
+        replace(_chosen(left[place], "spread evenly, to compare with"), for_comparison=True)
         for place in drawn
     ]
     free = np.ones(len(left), bool)
@@ -246,6 +248,37 @@ def _total(budget: Budget, num_slices: int, num_left: int, cost: CostModel) -> i
         return total
     cheapest = min(cost.minutes([0]), cost.minutes([0, 1]) / 2)
     return min(num_left, int(budget.amount / cheapest) if cheapest > 0 else num_left)
+
+
+def _spread_evenly(
+    stacks: Sequence[SliceStack], left: Sequence[tuple[int, int]], *, count: int, seed: int
+) -> list[int]:
+    """Choose positions in `left`, pairs of stack and slice, without looking at any image.
+
+    The scans take turns as `visit_evenly` says. In each, the slice nearest to the place where
+    `staggered_slices` puts the only slice of the scan is taken; the next turn goes on in the
+    sequence, so that a scan gets another place each time.
+    """
+    by_stack: dict[int, list[int]] = {}
+    for place, (number, _) in enumerate(left):
+        by_stack.setdefault(number, []).append(place)
+    open_stacks = list(by_stack)
+    order = visit_evenly([stacks[number].number for number in open_stacks], seed=seed)
+    chosen: list[int] = []
+    turn = 0
+    while len(chosen) < count:
+        for place in order:
+            number = open_stacks[place]
+            if len(chosen) == count or not by_stack[number]:
+                continue
+            stack = stacks[number]
+            term = stack.number + turn * (max(one.number for one in stacks) + 1)
+            (target,) = staggered_slices(stack.num_slices, count=1, number=term, seed=seed)
+            nearest = min(by_stack[number], key=lambda one: (abs(left[one][1] - target), one))
+            by_stack[number].remove(nearest)
+            chosen.append(nearest)
+        turn += 1
+    return chosen
 
 
 def _with_noise(scores: np.ndarray, beta: float, random: np.random.Generator) -> np.ndarray:

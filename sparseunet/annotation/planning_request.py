@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sparseunet.annotation.budget import Budget, BudgetError, parse_budget
 from sparseunet.annotation.selection import load_selector
-from sparseunet.annotation.spending import Axis, SpendingOptions
+from sparseunet.annotation.spending import AXES, Axis, SpendingOptions
 from sparseunet.annotation.volumes import VOLUME_CHOICES
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.geometry import Geometry
@@ -94,7 +94,7 @@ def _problems_of_request(
 ) -> list[Problem]:
     problems = []
     wanted = {
-        "axis": (axis, (0, 1, 2, "auto", "all")),
+        "axis": (axis, AXES),
         "dimensions": (options.dimensions, (2, 3)),
         "volume_choice": (options.volume_choice, tuple(VOLUME_CHOICES)),
     }

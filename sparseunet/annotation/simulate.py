@@ -9,8 +9,9 @@ import numpy as np
 from sparseunet.annotation.annotation_plan import AnnotationPlan, PlannedCase
 from sparseunet.annotation.budget import Budget
 from sparseunet.annotation.make_annotation_plan import make_annotation_plan
-from sparseunet.annotation.planning_request import SpendingOptions
+from sparseunet.annotation.selection import DEFAULT_SELECTOR
 from sparseunet.annotation.sparse_copy import SimulationSummary, hide_all_but, write_sparse_copy
+from sparseunet.annotation.spending import AXES, Axis, SpendingOptions
 from sparseunet.data.annotation import Annotation
 from sparseunet.data.annotation_record import (
     AnnotatedView,
@@ -26,9 +27,9 @@ def simulate_annotation(
     dataset: Dataset,
     *,
     density: float,
-    selector: str,
-    axis: int,
-    seed: int,
+    selector: str = DEFAULT_SELECTOR,
+    axis: Axis = 0,
+    seed: int = 0,
     folder: Path,
     volume_share: float = 1.0,
     num_workers: int = 1,
@@ -36,17 +37,17 @@ def simulate_annotation(
     """Write a raw dataset in which all but some slices of every training label map are hidden.
 
     Of D slices, max(1, round(density · D)) keep their labels (Z25 §2.1: annotation density ρ). With
-    a volume share s below 1, max(1, round(s · N)) of N volumes drawn at random keep any (Z25's
-    volume count; with the same seed, more volumes contain those of fewer); the label maps of the
-    others hold nothing but the ignore value, so the plan of the networks stays the same while
-    training leaves them out. See `write_sparse_copy` for what else is written.
+    a volume share s below 1, max(1, round(s · N)) of N volumes keep any, chosen as `visit_evenly`
+    says (Z25's volume count; with the same seed, more volumes contain those of fewer). The label
+    maps of the others hold nothing but the ignore value, so the plan of the networks stays the same
+    while training leaves them out. See `write_sparse_copy` for what else is written.
 
     Args:
         dataset: Every case that has a label map is made sparse; cases without stay unlabelled.
         density: Share of the slices that stay annotated, above 0 and up to 1.
         selector: Name in `SELECTORS`.
-        axis: The slices lie across this axis of (z, y, x).
-        seed: For selectors that draw at random; recorded with every selector.
+        axis: The slices lie across this axis of (z, y, x), or as `Axis` says.
+        seed: Same seed, same slices; recorded with every selector.
         folder: The new dataset; must not exist.
         volume_share: Share of the volumes that stay annotated, above 0 and up to 1.
         num_workers: Threads that read and write label maps.
@@ -76,9 +77,9 @@ def plan_for_density(
     dataset: Dataset,
     *,
     density: float,
-    selector: str,
-    axis: int,
-    seed: int,
+    selector: str = DEFAULT_SELECTOR,
+    axis: Axis = 0,
+    seed: int = 0,
     volume_share: float = 1.0,
     num_workers: int = 1,
 ) -> AnnotationPlan:
@@ -91,8 +92,8 @@ def plan_for_density(
         for name, share in (("density", density), ("volume share", volume_share))
         if not 0 < share <= 1
     ]
-    if axis not in (0, 1, 2):
-        problems.append(f"axis {axis} does not exist; give 0, 1 or 2 for z, y, x")
+    if axis not in AXES:
+        problems.append(f"axis {axis} does not exist; give one of {', '.join(map(str, AXES))}")
     labelled = tuple(case for case in dataset.cases if case.label is not None)
     if not labelled:
         problems.append(
@@ -162,14 +163,15 @@ def _apply(
         provenance: How the plan was made; entered in `annotation.json`.
         num_workers: Processes.
     """
-    axes = sorted({planned.axis for planned in plan.cases}) or [0]
+    any_axis = min((planned.axis for planned in plan.cases), default=0)
     classes = tuple(dataset.labels.foreground)
 
     def sparsify(case: Case, dense: Annotation) -> tuple[Annotation, AnnotationRecord]:
-        keep: dict[int, Sequence[int]] = dict.fromkeys(axes, ())
-        keep |= {planned.axis: planned.slices for planned in plan.of_case(case.name)}
+        planned = sorted(plan.of_case(case.name), key=lambda one: one.axis)
+        keep: dict[int, Sequence[int]] = {one.axis: one.slices for one in planned}
+        keep = keep or {any_axis: ()}
         sparse = hide_all_but(dense, _mask(dense.labels_ZYX.shape, keep))
-        first, *others = (_kept(sparse, keep[axis], axis) for axis in axes)
+        first, *others = (_kept(sparse, slices, axis) for axis, slices in keep.items())
         record = AnnotationRecord(
             axis=first.axis,
             num_slices=first.num_slices,

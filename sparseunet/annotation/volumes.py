@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sparseunet.annotation.selection.slices import SliceStack
+from sparseunet.annotation.selection.staggered import visit_evenly
 from sparseunet.data.rounding import divisors
 from sparseunet.progress import track
 
@@ -14,7 +15,8 @@ _NUM_LOGARITHMS = 6
 """Of three voxel sizes and three extents, with which a description begins."""
 
 ChooseVolumes = Callable[..., tuple[int, ...]]
-"""(one stack per volume, *, count, seed, num_workers) to `count` positions, sorted."""
+"""(one stack per volume, *, count, seed, num_workers) to `count` positions, in the order to take
+them."""
 
 
 def choose_at_random(
@@ -53,7 +55,16 @@ def choose_farthest(
     return tuple(sorted(chosen[:count]))
 
 
+def choose_evenly(
+    stacks: Sequence[SliceStack], *, count: int, seed: int, num_workers: int
+) -> tuple[int, ...]:
+    """Take volumes whose shifts are even, see `visit_evenly`; more contain those of fewer."""
+    del num_workers
+    return visit_evenly([stack.number for stack in stacks], seed=seed)[:count]
+
+
 VOLUME_CHOICES: dict[str, ChooseVolumes] = {
+    "even": choose_evenly,
     "random": choose_at_random,
     "farthest": choose_farthest,
 }

@@ -54,7 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
     summary = simulate_annotation(
         load_dataset(workspace.raw / _DENSE),
         density=_DENSITY,
-        selector="fixed",
         axis=0,
         seed=arguments.seed,
         folder=workspace.raw / _SPARSE,

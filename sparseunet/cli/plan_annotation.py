@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from sparseunet.annotation.spending import SpendingOptions
+from sparseunet.annotation.spending import AXES, SpendingOptions, parse_axis
 from sparseunet.cli.environment import resolve_workspace
 from sparseunet.cli.flags import FlagNames, add_flags, flag_of, given_values
 from sparseunet.cli.options import add_num_workers_argument, positive_integer, seconds
@@ -20,7 +20,6 @@ from sparseunet.errors import RequestError
 if TYPE_CHECKING:
     from sparseunet.annotation.annotation_plan import AnnotationPlan
     from sparseunet.annotation.cost import CostModel
-    from sparseunet.annotation.spending import Axis
     from sparseunet.data.dataset import Dataset
 
 _RANDOM_SHARE = 1 / 3
@@ -50,7 +49,7 @@ _CAVEAT = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `plan_annotation`."""
-    from sparseunet.annotation.selection import SELECTORS
+    from sparseunet.annotation.selection import DEFAULT_SELECTOR, SELECTORS
 
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("-d", "--dataset", metavar="DATASET", help="id, name or path of a dataset")
@@ -71,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--selector",
-        default="fixed",
+        default=DEFAULT_SELECTOR,
         metavar="NAME",
         help=f"how slices are chosen: {', '.join(SELECTORS)}, or package.module:function "
         "(default: %(default)s)",
@@ -79,9 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--axis",
         default="auto",
-        choices=("0", "1", "2", "auto", "all"),
+        choices=tuple(map(str, AXES)),
         help="slices lie across axis 0, 1 or 2 of (z, y, x), the one of the largest median "
-        "spacing (auto), or all three (default: %(default)s)",
+        "spacing (auto), all three, or another from scan to scan where pixels are not too long "
+        "(alternate) (default: %(default)s)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="same seed, same plan (default: 0)"
@@ -155,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
             dataset,
             budget=_budget(arguments),
             selector=arguments.selector,
-            axis=_axis(arguments.axis),
+            axis=parse_axis(arguments.axis),
             seed=arguments.seed,
             options=_options(arguments, cost),
         )
@@ -170,7 +170,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_without_effect(arguments: argparse.Namespace) -> None:
-    first_round = {"selector": "fixed", "num_volumes": "auto", "volume_choice": "random"}
+    from sparseunet.annotation.selection import DEFAULT_SELECTOR
+
+    defaults = SpendingOptions()
+    first_round = {
+        "selector": DEFAULT_SELECTOR,
+        "num_volumes": defaults.num_volumes,
+        "volume_choice": defaults.volume_choice,
+    }
     next_round = {"round": 1, "random_share": _RANDOM_SHARE}
     unused = next_round if arguments.after is None else first_round
     changed = [
@@ -202,7 +209,7 @@ def _plan_next_round(
         arguments.after,
         dataset,
         budget=parse_budget(_budget(arguments)),
-        axis=_axis(arguments.axis),
+        axis=parse_axis(arguments.axis),
         cost=cost,
         options=RoundOptions(
             number=arguments.round, random_share=arguments.random_share, seed=arguments.seed
@@ -284,12 +291,6 @@ def _load(arguments: argparse.Namespace) -> "Dataset":
 
 def _budget(arguments: argparse.Namespace) -> str:
     return f"{arguments.budget} per case" if arguments.per_case else arguments.budget
-
-
-def _axis(text: str) -> "Axis":
-    if text == "auto":
-        return "auto"
-    return "all" if text == "all" else int(text)
 
 
 def _num_volumes(text: str) -> Any:

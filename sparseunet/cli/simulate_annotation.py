@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparseunet.annotation.spending import AXES, parse_axis
 from sparseunet.cli.environment import resolve_workspace
 from sparseunet.cli.options import add_num_workers_argument
 from sparseunet.errors import RequestError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `simulate_annotation`."""
-    from sparseunet.annotation.selection import SELECTORS
+    from sparseunet.annotation.selection import DEFAULT_SELECTOR, SELECTORS
 
     parser.add_argument(
         "-d", "--dataset", required=True, metavar="DATASET", help="id, name or path of the dataset"
@@ -59,21 +60,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="SHARE",
-        help="share of the volumes that keep any annotation, drawn at random "
-        "(default: %(default)s)",
+        help="share of the volumes that keep any annotation, spread evenly (default: %(default)s)",
     )
     parser.add_argument(
         "--selector",
-        default="fixed",
+        default=DEFAULT_SELECTOR,
         metavar="NAME",
         help=f"how slices are chosen: {', '.join(SELECTORS)} (default: %(default)s)",
     )
     parser.add_argument(
         "--axis",
-        type=int,
-        default=0,
-        metavar="AXIS",
-        help="slices lie across axis 0, 1 or 2 of (z, y, x) (default: %(default)s)",
+        default="0",
+        choices=tuple(map(str, AXES)),
+        help="slices lie across axis 0, 1 or 2 of (z, y, x), the one of the largest median "
+        "spacing (auto), all three, or another from scan to scan (alternate) "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
@@ -128,7 +129,7 @@ def _simulate(
     choice: dict[str, Any] = {
         "density": arguments.density,
         "selector": arguments.selector,
-        "axis": arguments.axis,
+        "axis": parse_axis(arguments.axis),
         "seed": arguments.seed,
         "volume_share": arguments.volume_share,
         "num_workers": num_workers,

@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from sparseunet.annotation.selection.slices import Selector
 
 _HERE = "sparseunet.annotation.selection"
+DEFAULT_SELECTOR = "staggered"
 SELECTORS = {
+    "staggered": f"{_HERE}.staggered:select_staggered",
     "fixed": f"{_HERE}.fixed:select_fixed",
     "random": f"{_HERE}.uniform:select_random",
     "foreground-aware": f"{_HERE}.foreground:select_foreground_aware",

@@ -1,4 +1,4 @@
-"""Random draws that prefer slices where labels or predictions already show objects."""
+"""Slices that lie rather where labels or predictions already show objects."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,11 +8,11 @@ from scipy import ndimage
 
 from sparseunet.annotation.selection.per_stack import choose_per_stack
 from sparseunet.annotation.selection.slices import ChosenSlice, SelectionRequest, SliceStack
+from sparseunet.annotation.selection.staggered import in_order_of_priority, systematic_sample
 from sparseunet.data.io import read_annotation
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
 
-_ANYWHERE, _INSIDE, _BORDER = range(3)
 _SHARES = (4 / 6, 1 / 6, 1 / 6)
 """How often a slice is drawn anywhere, by the voxels of a class, by those at its border."""
 POSITIVE_WEIGHT = 10.0
@@ -22,12 +22,14 @@ POSITIVE_WEIGHT = 10.0
 def select_foreground_aware(
     stacks: Sequence[SliceStack], /, *, request: SelectionRequest
 ) -> tuple[ChosenSlice, ...]:
-    """Draw slices anywhere (probability 4/6), through objects (1/6) or their borders (1/6).
+    """Take slices anywhere (share 4/6), through objects (1/6) or their borders (1/6).
 
     nnActive's foreground-aware random baseline (`random-label2`, "66 % random"), which centres 3D
-    patches where here a slice is laid: a voxel of a class is drawn, or of its border (those that
-    lack one of six neighbours), the class before it, all classes of the scan alike. A slice is
+    patches where here a slice is laid: of the voxels of a class, or of its border (those that lack
+    one of six neighbours), all weigh the same, and so do all classes of the scan. A slice is
     therefore likelier the more such voxels it holds, and small classes get as many as large ones.
+    In place of a draw, slices lie at equal steps of the running sum of these weights, shifted from
+    scan to scan as `select_staggered` shifts them, so that scans complement each other here, too.
 
     Uses the label files of the cases, which may be complete, partial, or predictions put in their
     place. Between annotated slices the numbers are interpolated linearly.
@@ -35,7 +37,7 @@ def select_foreground_aware(
     Raises:
         RequestError: A case has no annotated slice, or the request holds no classes.
     """
-    choose = partial(_choose_foreground_aware, _require_labels(request))
+    choose = partial(_choose_foreground_aware, _require_labels(request), request.seed)
     return choose_per_stack(stacks, request=request, choose=choose, reads_images=True)
 
 
@@ -64,25 +66,32 @@ def _require_labels(request: SelectionRequest) -> LabelSchema:
 
 
 def _choose_foreground_aware(
-    labels: LabelSchema, stack: SliceStack, count: int, seed: int
+    labels: LabelSchema, seed: int, stack: SliceStack, count: int, _: int
 ) -> list[tuple[int, str]]:
-    random = np.random.default_rng(seed)
-    weights = (np.ones((1, stack.num_slices)), *_count_voxels(stack, labels))
+    inside_CK, border_CK = (_in_proportion(one) for one in _count_voxels(stack, labels))
+    anywhere_K = np.full(stack.num_slices, 1 / stack.num_slices)
+    weights = (anywhere_K, inside_CK.sum(axis=0), border_CK.sum(axis=0))
+    weight_K = np.sum([share * one for share, one in zip(_SHARES, weights, strict=True)], axis=0)
+    slices = systematic_sample(weight_K, count=count, number=stack.number, seed=seed)
+    in_order = in_order_of_priority(slices, number=stack.number, seed=seed)
     names = list(labels.foreground)
-    left_K = np.ones(stack.num_slices)
-    chosen: list[tuple[int, str]] = []
-    while len(chosen) < count:
-        area = random.choice(3, p=_SHARES)
-        weight_CK = left_K * weights[area]
-        classes = np.flatnonzero(weight_CK.any(axis=1))
-        if not len(classes):  # all slices with objects are chosen
-            area, weight_CK, classes = _ANYWHERE, left_K[None], np.array([0])
-        class_ = int(random.choice(classes))
-        index = int(random.choice(len(left_K), p=weight_CK[class_] / weight_CK[class_].sum()))
-        left_K[index] = 0
-        reason = ("drawn at random", f"through {names[class_]}", f"at a border of {names[class_]}")
-        chosen.append((index, reason[area]))
-    return chosen
+
+    def reason(index: int) -> str:
+        if not inside_CK[:, index].any():
+            return "no object is known here"
+        return f"through {names[int(inside_CK[:, index].argmax())]}"
+
+    return [(index, reason(index)) for index in in_order]
+
+
+def _in_proportion(counts_CK: np.ndarray) -> np.ndarray:
+    """Return the share of each slice in its class, less where there are more classes: 1 in sum.
+
+    Zeros where no voxel is known of any class.
+    """
+    sums_C = counts_CK.sum(axis=1, keepdims=True)
+    shares_CK = np.divide(counts_CK, sums_C, out=np.zeros_like(counts_CK), where=sums_C > 0)
+    return np.asarray(shares_CK / max(1, np.count_nonzero(sums_C)))
 
 
 def _choose_positive_weighted(
@@ -136,5 +145,5 @@ def _no_labels(stack: SliceStack) -> RequestError:
     return RequestError(
         f"{stack.case.name} has no annotated slice, and this selector prefers slices in which "
         "objects are known. Give it a label file (a rough one or a prediction will do), or "
-        "choose a selector that needs none, such as fixed or random."
+        "choose a selector that needs none, such as staggered or random."
     )

@@ -23,6 +23,9 @@ class SliceStack:
     num_slices: int
     spacing_mm: tuple[float, float, float]
     """Distance of slices, then the size of a pixel along the two axes that are left, in order."""
+    number: int = 0
+    """Of the scan in its dataset, from 0: what tells its slices from those of other scans where
+    scans are to complement each other."""
 
     def read(self) -> np.ndarray:
         """Return the intensities as float32, shape (slices K, channels, height, width)."""

@@ -19,6 +19,7 @@ from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
 
 SHAPE = (14, 24, 20)
+SPACING_MM = (3.0, 1.0, 1.0)
 LABELS = LabelSchema(classes={"background": 0, "large": 1, "small": 2}, regions={})
 
 
@@ -32,7 +33,11 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> list[SliceStack]:
         write_image(path, intensities(labels, seed=number), geometry)
         write_label_map(label, labels, geometry)
         case = Case(name=f"scan_{number}", images=(path,), label=label)
-        made.append(SliceStack(case=case, axis=0, num_slices=SHAPE[0], spacing_mm=(3.0, 1.0, 1.0)))
+        made.append(
+            SliceStack(
+                case=case, axis=0, num_slices=SHAPE[0], spacing_mm=(3.0, 1.0, 1.0), number=number
+            )
+        )
     return made
 
 
@@ -100,7 +105,7 @@ def test_selectors_of_single_scans_refuse_a_total_without_counts(
 
 
 def test_other_seeds_draw_other_slices(stacks: list[SliceStack], resources: dict[str, Any]) -> None:
-    for name in ("random", "kmeans", "foreground-aware", "positive-weighted"):
+    for name in ("staggered", "random", "kmeans", "foreground-aware", "positive-weighted"):
         plans = {
             load_selector(name)(
                 stacks, request=SelectionRequest(counts=(4, 4, 4), total=12, seed=seed, **resources)
@@ -119,7 +124,7 @@ def test_spreading_keeps_the_slices_and_starts_in_the_middle(indices: set[int]) 
 
 
 def test_an_unknown_selector_is_answered_with_those_there_are() -> None:
-    with pytest.raises(RequestError, match="no selector 'fix'; choose from fixed"):
+    with pytest.raises(RequestError, match="no selector 'fix'; choose from staggered, fixed"):
         load_selector("fix")
     with pytest.raises(RequestError, match="cannot be imported"):
         load_selector("nowhere.at_all:select")

@@ -234,7 +234,7 @@ def test_nothing_is_left_behind_when_a_label_map_cannot_be_read(tmp_path):
         ({"density": float("nan")}, "density nan"),
         ({"axis": 3}, "axis 3"),
         ({"axis": -1}, "axis -1"),
-        ({"selector": "best"}, "no selector 'best'; choose from fixed"),
+        ({"selector": "best"}, "no selector 'best'; choose from staggered, fixed"),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_written(tmp_path, changes, message):

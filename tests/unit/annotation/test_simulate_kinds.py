@@ -86,7 +86,7 @@ def test_the_record_knows_the_slices_of_every_axis(dense, tmp_path):
     simulate_plan(dense, plan, folder=tmp_path / "Dataset002_Sparse")
 
     records = read_annotation_records(tmp_path / "Dataset002_Sparse" / "annotation.json")
-    assert (records.selector, records.seed) == ("fixed", 0)
+    assert (records.selector, records.seed) == ("staggered", 0)
     assert records.provenance == {"simulated_from": "Dataset001_Dense", "budget": "48slices"}
     for name, record in records.cases.items():
         found = {one.axis: set(one.annotated_slices) for one in record.views}
@@ -96,7 +96,7 @@ def test_the_record_knows_the_slices_of_every_axis(dense, tmp_path):
 
 
 def test_a_plan_through_the_command_line_equals_the_same_density(dense, tmp_path):
-    plan = plan_for_density(dense, density=0.25, selector="fixed", axis=1, seed=0)
+    plan = plan_for_density(dense, density=0.25, axis=1)
     write_annotation_plan(tmp_path / "plan.json", plan)
     words = ["--workspace", str(tmp_path), "simulate_annotation", "-d", str(dense.folder)]
 
