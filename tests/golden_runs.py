@@ -107,7 +107,8 @@ def run(workspace, *words):
 def make_workspace(root):
     """Write a dense dataset and a sparse one, plan them twice and preprocess them."""
     make_dataset(root / "raw" / DENSE, num_training=5, num_test=2)
-    run(root, "simulate_annotation", "-d", DENSE, "-o", SPARSE, "--density", "0.3", "-np", "1")
+    slices = ["--density", "0.3", "--selector", "fixed"]
+    run(root, "simulate_annotation", "-d", DENSE, "-o", SPARSE, *slices, "-np", "1")
     words = ["-c", *CONFIGURATIONS, "-np", "1"]
     run(root, "plan_and_preprocess", "-d", *DATASETS, *words)
     run(root, "plan_and_preprocess", "-d", *DATASETS, "-pl", "ResEncM", "--no-pp", *words)

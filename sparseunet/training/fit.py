@@ -294,6 +294,7 @@ def _objective(
         batch_dice=(configuration.batch_dice if dense else True) if chosen is None else chosen,
         compare=load_loss(recipe.loss),
         class_weights=weights_by_output(labels, recipe.class_weights),
+        enough_annotated=recipe.enough_annotated,
         total=processes.total,
     )
 

@@ -31,6 +31,8 @@ class Objective:
     """The loss of one level."""
     class_weights: tuple[float, ...] | None = None
     """Weight of each output channel in the cross-entropy; None for 1 each."""
+    enough_annotated: float = 0.0
+    """Share of a batch's voxels from which on the cross-entropy weighs as much as the Dice."""
     total: Total = only_here
     """Sums a vector over all processes that share a batch. Every sum that something is divided by,
     and every count, goes through it, in the same order in every process."""
@@ -136,5 +138,6 @@ class Objective:
             in_region_BKZYX=in_region,
             class_weights=self.class_weights,
             batch_dice=self.batch_dice,
+            enough_annotated=self.enough_annotated,
             total=self.total,
         )

@@ -70,6 +70,7 @@ PRESETS: dict[str, Preset] = {
         batch_size=16,
         recipe={
             "loss": "dice_ce",
+            "enough_annotated": 0.0,
             "optimizer": "adamw",
             "learning_rate": 5e-5,
             "weight_decay": 1e-5,
@@ -121,6 +122,7 @@ PRESETS: dict[str, Preset] = {
         batch_size=54,
         recipe={
             "loss": "dice_focal",
+            "enough_annotated": 0.0,
             "optimizer": "adamw",
             "learning_rate": 1.5e-4,
             "weight_decay": 1e-6,

@@ -73,6 +73,9 @@ class Recipe:
         seed: Same seed, same weights.
         sampler: Where patches lie in their cases; with one of yours, shares of patches mean
             nothing.
+        enough_annotated: Share of the voxels of a batch that are to be annotated for the
+            cross-entropy to weigh as much as the Dice; where fewer are, it weighs in proportion
+            less. 0: always as much.
     """
 
     iterations: int | None = None
@@ -104,6 +107,7 @@ class Recipe:
     sampler: Named = field(
         default="nnunet", metadata={"what": "sampler", "functions": SAMPLERS, "since": "0.2"}
     )
+    enough_annotated: float = field(default=0.25, metadata={"since": "0.3"})
 
     def __post_init__(self) -> None:
         problems = [*_name_functions(self), *_find_problems(self)]
@@ -218,6 +222,10 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "foreground_share": (
         lambda value: 0 <= value <= 1,
         "The foreground share must be from 0 to 1",
+    ),
+    "enough_annotated": (
+        lambda value: 0 <= value <= 1,
+        "The share of voxels that is enough must be from 0 to 1",
     ),
 }
 

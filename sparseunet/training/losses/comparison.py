@@ -42,6 +42,8 @@ class Comparison:
     """Weight of each channel in the cross-entropy; None for 1 each."""
     batch_dice: bool = True
     """One Dice per channel over the whole batch instead of one per channel and sample."""
+    enough_annotated: float = 0.0
+    """Share of the voxels from which on the cross-entropy weighs as much as the Dice."""
     total: Total = only_here
     """Applied to every vector of sums before anything is divided by them."""
 

@@ -10,6 +10,10 @@ All are put together from two parts. The first is a weighted mean over voxels,
 
 where f makes it cross-entropy, focal or top-k, and the cross-entropy is that of a softmax for
 classes and the mean of one sigmoid per region for regions. The second is minus the soft Dice.
+
+Where both stand side by side and few voxels of a batch are annotated, the first is made lighter by
+`_weight_beside_dice`: a network that sees one annotated slice of forty otherwise learns for a third
+of a training that all is background (documentation/experiments.md, "Which slices").
 """
 
 from collections.abc import Callable
@@ -27,17 +31,17 @@ _HARDEST = 10
 
 def dice_cross_entropy(comparison: Comparison) -> Tensor:
     """Return cross-entropy minus soft Dice (nnU-Net 2.8.1's default loss)."""
-    return cross_entropy(comparison) + dice(comparison)
+    return _weight_beside_dice(comparison) * cross_entropy(comparison) + dice(comparison)
 
 
 def dice_focal(comparison: Comparison) -> Tensor:
     """Return focal loss minus soft Dice (Z25 table 2, ATLAS in 3D)."""
-    return focal(comparison) + dice(comparison)
+    return _weight_beside_dice(comparison) * focal(comparison) + dice(comparison)
 
 
 def dice_top_k(comparison: Comparison) -> Tensor:
     """Return cross-entropy of the hardest voxels minus soft Dice of all (nnU-Net 2.8.1)."""
-    return top_k(comparison) + dice(comparison)
+    return _weight_beside_dice(comparison) * top_k(comparison) + dice(comparison)
 
 
 def cross_entropy(comparison: Comparison) -> Tensor:
@@ -151,6 +155,20 @@ def _scored_channels(comparison: Comparison) -> tuple[Tensor, Tensor, Tensor]:
         counted_BK = counted_BK & comparison.annotated_BK
     counted_BK = counted_BK[:, first:].to(logits_BKZYX.dtype)
     return probability_BKZYX[:, first:], target_BKZYX[:, first:], counted_BK
+
+
+def _weight_beside_dice(comparison: Comparison) -> Tensor:
+    """Return the weight of a mean over annotated voxels beside the Dice of the same voxels.
+
+    It is 1 if the batch is annotated to `enough_annotated` or more, as every dense batch is, and
+    falls in proportion to the annotated share below. Example: 2.5 % of the voxels are annotated and
+    a quarter is enough; the cross-entropy weighs a tenth.
+    """
+    weight_BZYX = comparison.weight_BZYX
+    num_voxels = weight_BZYX.new_tensor(float(weight_BZYX.numel()))
+    annotated, voxels = comparison.total(torch.stack((weight_BZYX.sum(), num_voxels)))
+    enough = comparison.enough_annotated * voxels
+    return torch.where(annotated < enough, annotated / enough, torch.ones_like(annotated))
 
 
 def _ratio(losses: Tensor, weights: Tensor, comparison: Comparison) -> Tensor:

@@ -268,3 +268,33 @@ def test_a_class_weight_is_a_number_from_zero_on(weight):
 def test_class_weights_without_a_cross_entropy_are_refused():
     with pytest.raises(RequestError, match="the loss dice has none"):
         Recipe(loss="dice", class_weights={"a": 2.0})
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "dice_focal", "dice_topk"])
+@cases
+@spaces
+def test_dense_labels_and_enough_of_sparse_ones_are_learnt_from_as_before(dimensions, labels, name):
+    outputs, labels_map, weight = _case(dimensions, labels=labels, kind="dense")
+    weight[:, : SIZE[dimensions][0] // 2] = 0
+    plain, light = (
+        _objective(dimensions, labels, name, enough_annotated=share) for share in (0.0, 0.25)
+    )
+    for current in (torch.ones_like(weight), weight):
+        both = [one.loss(outputs, labels_map, current) for one in (plain, light)]
+        assert torch.equal(*both)
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "dice_focal", "dice_topk"])
+@cases
+def test_beside_the_dice_few_annotated_voxels_weigh_in_proportion(labels, name):
+    outputs, labels_map, weight = _case(3, labels=labels, kind="slices")
+    mean = name.removeprefix("dice_")
+
+    def loss(which, **others):
+        finest = _objective(3, labels, which, **others)
+        return finest.loss(outputs[0], labels_map, weight).item()
+
+    # One slice of eight is annotated, an eighth of the voxels: half of what is enough.
+    expected = loss("dice") + 0.5 * loss(mean)
+    assert loss(name, enough_annotated=0.25) == pytest.approx(expected, rel=1e-6)
+    assert loss(mean, enough_annotated=0.25) == loss(mean), "alone, it has nothing to outweigh"

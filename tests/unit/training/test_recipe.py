@@ -114,6 +114,7 @@ def test_runs_of_earlier_versions_keep_their_names():
         "1c42d20e2663a1d01e9b2034daf21a2f28e374a2c89d31a829402eea0aa4e668"
     )
     assert "sampler" not in recipe.identity(), "it came later, and has its default"
+    assert "enough_annotated" not in recipe.identity()
     sampled = replace(recipe, sampler="my_module:draw_place")
     assert sampled.identity() == {**recipe.identity(), "sampler": "my_module:draw_place"}
     assert parse(Recipe, {**asdict(recipe), "mirror_axes": [0, 1, 2]}, source="run.json") == recipe

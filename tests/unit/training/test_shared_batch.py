@@ -81,6 +81,7 @@ def test_halves_have_value_gradient_and_counts_of_the_whole(name, labels, batch_
             strides=STRIDES,
             batch_dice=batch_dice,
             compare=load_loss(name),
+            enough_annotated=0.9,
             **total,
         )
 
