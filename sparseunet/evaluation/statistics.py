@@ -58,8 +58,11 @@ def wilcoxon_p(differences: np.ndarray) -> float:
 
     Pairs without difference say nothing and are left out; without any other pair p is 1. It is
     exact for small sets and from the normal approximation for large ones (`scipy.stats`).
+    Differences are rounded to 12 digits, so that those that are equal but for the last bits of
+    their numbers share a rank on every machine.
     """
-    unequal = differences[differences != 0]
+    rounded = np.round(differences, 12)
+    unequal = rounded[rounded != 0]
     if not unequal.size:
         return 1.0
     from scipy.stats import wilcoxon

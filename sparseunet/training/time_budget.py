@@ -75,7 +75,7 @@ def fit_into_budget(
 
     def measure(candidate: Configuration) -> float:
         batch = with_batch_size(candidate, batch_size)
-        candidate_s = _measure_step(batch, labels, recipe, hardware) / batch_size
+        candidate_s = measure_step_s(batch, labels, recipe, hardware) / batch_size
         logger.info(
             "%d base features, patch %s: %.3f s per patch",
             candidate.network.features_per_stage[0],
@@ -156,7 +156,7 @@ def _first_within_cost(
     return smaller
 
 
-def _measure_step(
+def measure_step_s(
     configuration: Configuration, labels: LabelSchema, recipe: Recipe, hardware: Hardware
 ) -> float:
     """Return the mean seconds of a training step on an empty batch; two steps after one warm-up."""

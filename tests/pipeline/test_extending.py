@@ -120,7 +120,7 @@ def test_the_command_of_the_page_trains_with_functions_of_the_current_folder(
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     run = fold(workspace, "3d_fullres", "page")

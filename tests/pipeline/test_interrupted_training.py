@@ -1,12 +1,15 @@
 """`train` is stopped by a signal and says how to go on; what it says works."""
 
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from stopping_schedule import GO_ON
 
 from sparseunet.cli.main import main
 from sparseunet.data.synthetic import make_dataset
@@ -22,6 +25,16 @@ RECIPE = [
     "--precision",
     "float32",
     "--patch-size",
+    "32",
+    "32",
+    "--num-workers",
+    "1",
+    "--iterations",
+    "5",
+    "--iterations-per-epoch",
+    "1",
+    "--schedule",
+    "stopping_schedule:linear_with_a_stop",
 ]
 
 
@@ -34,21 +47,30 @@ def workspace(tmp_path_factory):
     return root
 
 
-def test_a_stopped_training_tells_the_command_that_ends_it(workspace, capsys):
-    command = [sys.executable, "-m", "sparseunet", "--workspace", str(workspace)]
-    command += ["train", "1", "2d", "0", *RECIPE, "32", "32", "--num-workers", "1"]
-    command += ["--iterations", "5", "--iterations-per-epoch", "1"]
-    fold = workspace / "results" / "Dataset001_Shapes" / "2d" / "stopped" / "fold_0"
-    process = subprocess.Popen([*command, "--run", "stopped"], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+def stop_in_the_middle(command: list[str], fold: Path, go_on: Path) -> str:
+    """Send a signal to a training that waits at its third step; return what it told."""
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {GO_ON: str(go_on), "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     while len(read_log(fold)) < 1:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
+    go_on.touch()
+    told: str = process.communicate(timeout=600)[1]
     assert process.returncode == 143, told
     assert "Traceback" not in told
+    return told
+
+
+def test_a_stopped_training_tells_the_command_that_ends_it(workspace, tmp_path, capsys):
+    command = ["--workspace", str(workspace), "train", "1", "2d", "0", *RECIPE]
+    fold = workspace / "results" / "Dataset001_Shapes" / "2d" / "stopped" / "fold_0"
+    stopped = [sys.executable, "-m", "sparseunet", *command, "--run", "stopped"]
+    told = stop_in_the_middle(stopped, fold, tmp_path / "go_on")
     last = told.strip().splitlines()[-1]
     assert last.startswith("sparseunet train: stopped after step ")
     assert main(["--workspace", str(workspace), "runs"]) == 0
@@ -58,7 +80,7 @@ def test_a_stopped_training_tells_the_command_that_ends_it(workspace, capsys):
     words = shlex.split(last.partition("go on with: ")[2])
     assert words[0] == "sparseunet"
     assert main(words[1:]) == 0
-    assert main([*command[3:], "--run", "whole"]) == 0
+    assert main([*command, "--run", "whole"]) == 0
     capsys.readouterr()
     assert main(["--workspace", str(workspace), "runs", "compare", "stopped", "whole"]) == 0
     shown = capsys.readouterr().out

@@ -30,7 +30,7 @@ def test_torchrun_trains_what_one_process_trains(workspace: Path) -> None:
     train = ["--workspace", str(workspace), "train", "1", "2d", "0", *RECIPE]
     more = ["--run", "together", "--num-workers", "1"]
     command = [sys.executable, "-m", *launch, "sparseunet", *train, *more]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Trained: ") == done.stdout.count("2 processes") == 1
     folder = Path(done.stdout.rpartition("Trained: ")[2].strip())

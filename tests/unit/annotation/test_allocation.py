@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sparseunet.annotation.allocation import (
@@ -126,7 +126,6 @@ def test_most_volumes_that_get_their_minimum_are_recommended(budget, dimensions,
     assert recommend(alternatives).num_volumes == num_volumes
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["1slices", "17slices", "300slices", "1%", "33%", "100%", "30min", "9h"]),
     st.integers(1, 50),

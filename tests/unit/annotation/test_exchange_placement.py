@@ -46,7 +46,7 @@ def _turned(geometry: Geometry, axes, flips):
     angles=st.tuples(*[st.floats(-180, 180)] * 3),
     noise=st.floats(-1e-4, 1e-4),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_order_and_sense_of_axes_is_undone_exactly(axes, flips, angles, noise):
     cosines = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     onto = replace(GEOMETRY, direction=tuple(cosines.ravel().tolist()))

@@ -30,7 +30,7 @@ def _views(labels, planned, ticked=None, touched=None):
     ticked=st.sets(st.integers(0, 7)),
     axis=st.integers(0, 2),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_with_one_axis_a_slice_is_annotated_if_drawn_on_or_ticked(drawn, planned, ticked, axis):
     drawn, planned, ticked = (
         {index for index in each if index < SHAPE[axis]} for each in (drawn, planned, ticked)

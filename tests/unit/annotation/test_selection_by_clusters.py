@@ -93,7 +93,7 @@ def test_fewer_slices_than_clusters_take_one_of_each_of_fewer_clusters() -> None
     assert sorted(point // 7 for point, _ in drawn) == [0, 1, 2]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 1000), st.data())
 def test_any_number_of_any_points_is_drawn_once(
     num: int, distinct: int, seed: int, data: st.DataObject

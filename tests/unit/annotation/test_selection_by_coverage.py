@@ -38,7 +38,7 @@ def features_of(kind: str, *, num: int, seed: int) -> np.ndarray:
     return groups[random.integers(0, 4, num)] + 0.3 * random.standard_normal((num, 5))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(["anywhere", "groups"]), st.integers(1, 5), st.integers(0, 10_000))
 def test_greedy_coverage_reaches_the_promised_share_of_the_best(
     kind: str, count: int, seed: int
@@ -49,7 +49,7 @@ def test_greedy_coverage_reaches_the_promised_share_of_the_best(
     assert coverage_of(features, greedy) >= BOUND * best - 1e-4
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(1, 120))
 def test_looking_again_only_where_needed_changes_no_choice(seed: int, count: int) -> None:
     features = features_of("anywhere", num=120, seed=seed)

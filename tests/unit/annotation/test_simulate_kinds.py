@@ -158,7 +158,7 @@ def test_a_density_with_a_volume_share_keeps_the_same_slices_as_without(dense, t
 @given(
     st.lists(st.integers(1, 30), min_size=3, max_size=3), st.floats(0.01, 1.0), st.integers(0, 5)
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_patches_hold_the_share_and_little_more(shape, share, seed):
     mask = patches(shape, share=share, seed=seed)
     edge = min(0.25, (share / 4) ** (1 / 3))

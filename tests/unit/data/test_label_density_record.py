@@ -47,7 +47,7 @@ def test_hidden_labels_count_as_nothing():
     assert (found.annotated_slices, found.class_voxels) == ((1, 1, 1), {1: 1})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
 def test_counts_equal_those_of_the_whole_arrays(seed):
     rng = np.random.default_rng(seed)

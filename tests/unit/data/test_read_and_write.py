@@ -166,9 +166,7 @@ def test_a_voxel_size_tells_few_slices_from_colours(tmp_path: Path, num_slices: 
     np.testing.assert_array_equal(read_image([path]).voxels_CZYX, voxels[None])
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     labels=arrays.arrays(
         st.sampled_from([np.uint8, np.uint16, np.int64]),

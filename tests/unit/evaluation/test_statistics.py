@@ -72,6 +72,13 @@ def test_the_example_of_hollander_and_wolfe_has_its_known_p():
     assert wilcoxon_p(np.subtract(first, second)) == pytest.approx(0.0390625)
 
 
+def test_differences_that_are_equal_but_for_rounding_share_a_rank():
+    first, second = np.array([0.9, 0.8, 0.5, 0.4, 0.7]), np.array([0.8, 0.7, 0.6, 0.3, 0.7 - 1e-16])
+
+    assert len(set(np.abs(first - second))) > 2, "all but the last are 0.1, rounded differently"
+    assert wilcoxon_p(first - second) == wilcoxon_p(np.array([0.1, 0.1, -0.1, 0.1, 0.0]))
+
+
 def test_equal_pairs_say_nothing():
     assert wilcoxon_p(np.zeros(9)) == 1
 

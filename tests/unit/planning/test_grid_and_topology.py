@@ -78,7 +78,7 @@ def test_only_axes_that_are_twice_as_fine_are_coarsened_first():
     assert 1.9 < later_mm[0] / later_mm[1] < 2.1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(spacings, edges), min_size=2, max_size=3))
 def test_every_patch_divides_evenly_and_keeps_a_bottleneck_of_four_voxels(axes):
     spacing_mm, size = zip(*axes, strict=True)
@@ -109,7 +109,7 @@ def test_the_first_patch_is_cubic_in_millimetres_and_within_the_image():
     assert initial_patch_size((1.0, 1.0), (300.5, 99)) == (300.5, 99)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(spacings, st.integers(16, 900)), min_size=2, max_size=3),
     st.sampled_from(sorted(PLANNERS)),

@@ -187,7 +187,7 @@ def test_images_of_one_slice_leave_no_choice():
     assert _recommend(flat, [_case(1, shape=(1, 200, 160))]).configuration == "2d"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(0, 0.0999))
 def test_the_deepest_patch_is_the_last_one_of_which_a_tenth_is_annotated(chance):
     depth = deepest_patch(chance)

@@ -98,7 +98,8 @@ def test_a_sparse_aware_plan_shares_the_preprocessed_data_and_leaves_the_others_
     assert "a tenth is annotated on average" in report.read_text(encoding="utf-8")
 
 
-def test_a_time_budget_makes_a_plan_that_records_its_steps(workspace):
+def test_a_time_budget_makes_a_plan_that_records_its_steps(workspace, monkeypatch):
+    monkeypatch.setattr("sparseunet.training.time_budget.measure_step_s", lambda *_: 1.0)
     words = ["--time-budget", "1", "--device", "cpu", "--overwrite-plans-name", "quick"]
     assert _plan(workspace, "-d", "2", *words) == 0
     content = _read(workspace, SPARSE, "quick")

@@ -42,7 +42,7 @@ def test_planning_for_the_planned_patch_gives_the_planned_network(shape, planner
     assert with_planned_patch(planned, planned.patch_size) == planned
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.floats(0.5, 6), st.integers(16, 300)), min_size=2, max_size=3),
     st.sampled_from(sorted(PLANNERS)),

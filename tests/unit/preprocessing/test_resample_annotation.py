@@ -55,7 +55,7 @@ def nearest_output(source, size, new_size):
     return min(new_size - 1, int((source + 0.5) * new_size / size))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SHAPES, NEW_SHAPES, SPACINGS, SPACINGS, st.integers(0, 2), SEEDS)
 def test_every_annotated_slice_keeps_an_output_slice_wherever_spacings_lead(
     shape, new_shape, spacing_mm, new_spacing_mm, axis, seed
@@ -69,7 +69,7 @@ def test_every_annotated_slice_keeps_an_output_slice_wherever_spacings_lead(
         assert nearest_output(source, shape[axis], new_shape[axis]) in kept
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SHAPES, NEW_SHAPES, SPACINGS, st.integers(0, 2), SEEDS)
 def test_whole_slices_stay_whole(shape, new_shape, spacing_mm, axis, seed):
     where_ZYX, _ = some_slices(shape, axis, seed)
@@ -79,7 +79,7 @@ def test_whole_slices_stay_whole(shape, new_shape, spacing_mm, axis, seed):
     assert np.array_equal(annotated_ZYX.any(axis=others), annotated_ZYX.all(axis=others))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SHAPES, NEW_SHAPES, SPACINGS, SEEDS, st.floats(0.01, 0.5))
 def test_every_scribbled_voxel_keeps_an_output_voxel_on_every_axis(
     shape, new_shape, spacing_mm, seed, share
@@ -94,7 +94,7 @@ def test_every_scribbled_voxel_keeps_an_output_voxel_on_every_axis(
         assert after.annotated_ZYX[output]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SHAPES, NEW_SHAPES, SPACINGS, SPACINGS, st.integers(0, 2), SEEDS, st.booleans())
 def test_no_voxel_gets_a_class_absent_from_its_source_slice(
     shape, new_shape, spacing_mm, new_spacing_mm, axis, seed, one_class_per_slice
@@ -120,7 +120,7 @@ def test_no_voxel_gets_a_class_absent_from_its_source_slice(
         assert set(np.unique(outputs[output])) <= set(np.unique(sources[near]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SHAPES, SPACINGS, st.integers(0, 2), SEEDS, st.tuples(*[st.floats(1, 3)] * 3))
 def test_when_upsampling_validity_stops_half_a_source_slice_away(
     shape, spacing_mm, axis, seed, factors
@@ -136,7 +136,7 @@ def test_when_upsampling_validity_stops_half_a_source_slice_away(
     assert not np.any(annotated[distance > 0.5 + 1e-9])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SHAPES, NEW_SHAPES, SPACINGS, SEEDS)
 def test_what_is_not_annotated_does_not_matter(shape, new_shape, spacing_mm, seed):
     rng = np.random.default_rng(seed)
@@ -152,7 +152,7 @@ def test_what_is_not_annotated_does_not_matter(shape, new_shape, spacing_mm, see
     assert np.array_equal(first.source_ZYX, second.source_ZYX)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SHAPES, NEW_SHAPES, SEEDS)
 def test_dense_labels_are_resampled_as_nnunet_does(shape, new_shape, seed):
     labels_ZYX = blobs(shape, seed=seed, num_classes=3, share=0.6, width=1.0)
@@ -163,7 +163,7 @@ def test_dense_labels_are_resampled_as_nnunet_does(shape, new_shape, seed):
     assert np.array_equal(after.labels_ZYX[decided_ZYX], expected_ZYX[decided_ZYX])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SHAPES, NEW_SHAPES, st.integers(0, 2), SEEDS)
 def test_dense_labels_in_far_slices_are_resampled_in_plane_as_nnunet_does(
     shape, new_shape, axis, seed
@@ -195,7 +195,7 @@ def test_a_sparse_slice_is_labelled_as_if_all_slices_were_like_it():
         assert agree_ZYX[near_ZYX].mean() > 0.995
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SHAPES, NEW_SHAPES, SPACINGS, SEEDS)
 def test_manual_voxels_are_untouched_by_what_fills_the_rest(shape, new_shape, spacing_mm, seed):
     rng = np.random.default_rng(seed)

@@ -20,7 +20,7 @@ def reference(channel_ZYX, shape, order):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shape=SIZES, new_shape=SIZES, order=st.sampled_from([1, 3]), seed=st.integers(0, 99))
 def test_resampling_equals_skimage(shape, new_shape, order, seed):
     image_CZYX = np.random.default_rng(seed).normal(size=(2, *shape)).astype(np.float32)
@@ -31,7 +31,7 @@ def test_resampling_equals_skimage(shape, new_shape, order, seed):
         assert np.allclose(after_ZYX, reference(before_ZYX, new_shape, order), atol=2e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shape=SIZES, new_shape=SIZES, axis=st.integers(0, 2), seed=st.integers(0, 99))
 def test_far_slices_are_resampled_in_plane_and_then_taken_by_nearest_neighbour(
     shape, new_shape, axis, seed
@@ -64,7 +64,7 @@ def test_nearest_positions_equal_scipy_for_every_pair_of_small_sizes():
             assert np.allclose(np.abs(nearest - positions), np.abs(by_skimage - positions))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(size=st.integers(1, 60), new_size=st.integers(1, 60))
 def test_cells_divide_the_source_and_hold_the_nearest_position(size, new_size):
     step = axis_map(size, new_size, order=1)

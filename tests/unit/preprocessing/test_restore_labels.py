@@ -34,7 +34,7 @@ def restoration(*, shape=(9, 10, 11), axes=(0, 1, 2), start=(0, 0, 0), crop=None
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.tuples(*[st.integers(1, 12)] * 3), st.tuples(*[st.integers(1, 16)] * 3), st.integers(0, 99)
 )

@@ -16,7 +16,7 @@ SIZE = {3: (8, 16, 16), 2: (16, 16)}
     position=st.tuples(st.integers(0, 7), st.integers(0, 15), st.integers(0, 15)),
     value=st.integers(0, 2),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_one_annotated_voxel_is_seen_at_every_level_with_its_own_label(dimensions, position, value):
     labels_map = torch.zeros(1, *SIZE[dimensions], dtype=torch.int64)
     weight = torch.zeros(1, *SIZE[dimensions])

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from sparseunet.training.lock import hold_folder, is_held
 from sparseunet.training.run_log import read_log
 from sparseunet.training.step import Hardware
 
+ENDLESS = 1_000_000
+"""Steps of a training that is not over before it is stopped, however busy the machine is."""
 SIGNALS_ONLY = """
 import time
 from sparseunet.training.interruption import stop_on_signals
@@ -33,7 +36,7 @@ with stop_on_signals() as stop_signal:
     while stop_signal() is None:
         time.sleep(0.01)
     print(stop_signal(), flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -61,10 +64,8 @@ def start(store, folder, **options):
 
 
 def wait_for(condition, process):
-    deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
         time.sleep(0.002)
 
 
@@ -138,7 +139,9 @@ def test_killed_at_random_moments_it_ends_as_if_never_killed(data, tmp_path, num
     folder, generator, killed = tmp_path / "cut", random.Random(num_workers), 0
     latest = folder / "checkpoint_latest.pt"
     assert start(data, tmp_path / "whole", **options).wait() == 0
-    for _ in range(3):
+    while killed < 2:
+        if (folder / "checkpoint_final.pt").exists():
+            shutil.rmtree(folder)  # it ended before anybody looked
         before = written_at(latest)
         process = start(data, folder, **options)
         # One that was killed near its end may have finished before anybody looks.
@@ -147,7 +150,6 @@ def test_killed_at_random_moments_it_ends_as_if_never_killed(data, tmp_path, num
         time.sleep(generator.uniform(0, 0.05))
         process.kill()
         killed += process.wait() == -signal.SIGKILL
-    assert killed
     last = start(data, folder, **options)
     _, told = last.communicate()
     assert last.returncode == 0, told
@@ -158,7 +160,7 @@ def test_killed_at_random_moments_it_ends_as_if_never_killed(data, tmp_path, num
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_group_ends_it_quietly_with_a_checkpoint(data, tmp_path, number):
     options = {
-        "recipe": {"iterations": 400, "iterations_per_epoch": 3},
+        "recipe": {"iterations": ENDLESS, "iterations_per_epoch": 3},
         "num_workers": 2,
         "checkpoint_every_s": 3600,
     }
@@ -167,14 +169,14 @@ def test_a_signal_to_the_whole_group_ends_it_quietly_with_a_checkpoint(data, tmp
     assert is_held(tmp_path / "run")
     workers = children(process.pid)
     os.killpg(process.pid, number)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=600)
     assert process.returncode == 128 + number, told
     assert "Traceback" not in told
     assert "stopped after step" in told
     assert len(workers) == 2
     assert not any(map(is_alive, workers))
     latest = torch.load(tmp_path / "run" / "checkpoint_latest.pt", weights_only=True)
-    assert 3 <= latest["step"] < 400
+    assert 3 <= latest["step"] < ENDLESS
     assert not is_held(tmp_path / "run")
 
 
@@ -187,12 +189,12 @@ def test_the_second_signal_ends_the_process_at_once(number):
     process.send_signal(number)
     assert process.stdout.readline().strip().isdigit()
     process.send_signal(number)
-    assert process.wait(timeout=10) == -number
+    assert process.wait(timeout=600) == -number
     assert b"once more" in process.communicate()[1]
 
 
 def test_two_processes_do_not_train_in_the_same_folder(data, tmp_path):
-    options = {"recipe": {"iterations": 400, "iterations_per_epoch": 3}}
+    options = {"recipe": {"iterations": ENDLESS, "iterations_per_epoch": 3}}
     process = start(data, tmp_path / "run", **options)
     wait_for(lambda: len(read_log(tmp_path / "run")) >= 1, process)
     with pytest.raises(RequestError, match="Another process is training"):

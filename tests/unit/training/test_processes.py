@@ -35,7 +35,7 @@ SHARED = {
 }
 STOPPED = {"data": "slices", "batch_size": 3}
 """The second process hears a signal before the fifth step, in the middle of an epoch."""
-LONG = {"iterations": 400, "iterations_per_epoch": 4}
+LONG = {"iterations": 1_000_000, "iterations_per_epoch": 4}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def together(data, tmp_path_factory):
     }  # times asked: 4 steps, a validation
     overflow = {"overflow": str(root / "rank_")}
     processes = start_together([*trainings, stopped, overflow, refused])
-    told = [process.communicate(timeout=300) for process in processes]
+    told = [process.communicate(timeout=600) for process in processes]
     codes = [process.returncode for process in processes]
     assert codes == [2, 2], told
     return root, told
@@ -201,11 +201,9 @@ def start_long(data, run, **more):
     """Start a training that is stopped anyway, and wait for its first epochs."""
     training = {"data": "slices", "recipe": LONG, "checkpoint_every_s": 0.0} | more
     processes = start_together([with_folders(training, data, run)])
-    deadline = time.monotonic() + 120
     while len(read_log(run)) < 2:
         for process in processes:
             assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
         time.sleep(0.01)
     return processes
 
@@ -213,20 +211,20 @@ def start_long(data, run, **more):
 def test_a_signal_to_one_stops_all_after_the_same_step(data, tmp_path):
     processes = start_long(data, tmp_path / "run")
     processes[1].send_signal(signal.SIGTERM)
-    told = [process.communicate(timeout=60)[1] for process in processes]
+    told = [process.communicate(timeout=600)[1] for process in processes]
     assert [process.returncode for process in processes] == [143, 143], told
     lines = [line for text in told for line in text.splitlines()]
     assert len([line for line in lines if line.startswith("stopped after step ")]) == 1
     assert "Traceback" not in "".join(told)
     latest = torch.load(tmp_path / "run" / "checkpoint_latest.pt", weights_only=True)
-    assert f"stopped after step {latest['step']} of 400" in "".join(told)
+    assert f"stopped after step {latest['step']} of {LONG['iterations']}" in "".join(told)
 
 
 def test_a_killed_process_ends_the_other_with_a_plain_message(data, tmp_path):
     processes = start_long(data, tmp_path / "run", num_workers=1)
     os.kill(processes[1].pid, signal.SIGKILL)
-    told = processes[0].communicate(timeout=60)[1]
-    processes[1].communicate(timeout=60)
+    told = processes[0].communicate(timeout=600)[1]
+    processes[1].communicate(timeout=600)
     assert processes[0].returncode == 1
     assert "Traceback" not in told
     last = told.strip().splitlines()[-1]

@@ -6,7 +6,7 @@ import torch
 from sparseunet.data.labels import LabelSchema
 from sparseunet.errors import RequestError
 from sparseunet.networks.build import build_network
-from sparseunet.planning.memory import shrinking_candidates
+from sparseunet.planning.memory import count_feature_map_elements, shrinking_candidates
 from sparseunet.planning.overrides import smaller_patches, with_base_features
 from sparseunet.planning.plan import Configuration
 from sparseunet.planning.planners import PLANNERS
@@ -34,6 +34,19 @@ def _planned(features: int, *, shape=(8, 48, 48), batch_size: int = 3) -> Config
         batch_dice=False,
     )
     return with_base_features(planned, features)
+
+
+@pytest.fixture(autouse=True)
+def _steps_take_a_known_time(monkeypatch):
+    """Let a step take 10 ns per element of the feature maps, on idle and on busy machines."""
+
+    def step_s(configuration, labels, *_):
+        elements = count_feature_map_elements(
+            configuration.network, configuration.patch_size, num_outputs=labels.num_outputs
+        )
+        return 1e-8 * configuration.batch_size * elements
+
+    monkeypatch.setattr("sparseunet.training.time_budget.measure_step_s", step_s)
 
 
 def _fit(planned: Configuration, *, budget_s: float) -> BudgetedTraining:
