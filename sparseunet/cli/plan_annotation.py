@@ -222,6 +222,7 @@ def _plan_next_round(
 def describe_plan(plan: "AnnotationPlan", cost: "CostModel") -> str:
     """Return what a person needs to judge a plan: alternatives, evidence, cost, where to start."""
     from sparseunet.annotation.evidence import DISAGREEMENTS, describe_evidence
+    from sparseunet.annotation.selection import WHERE_SLICES_LIE
 
     about = plan.provenance
     axes = " and ".join("zyx"[axis] for axis in about["axes"])
@@ -240,6 +241,8 @@ def describe_plan(plan: "AnnotationPlan", cost: "CostModel") -> str:
     ]
     minutes = f"about {plan.expected_minutes:.0f} min"
     lines.append(f"{plan.num_slices} slices in {num_scans} scans by {plan.selector}, {minutes}")
+    if plan.selector in WHERE_SLICES_LIE:
+        lines.append(fill(WHERE_SLICES_LIE[plan.selector], 96))
     if plan.cases:
         first = min(plan.cases, key=lambda case: case.ranks[0])
         where = f"{first.case}, {'zyx'[first.axis]} = {first.slices[0]} (counted from 0)"

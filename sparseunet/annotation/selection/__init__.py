@@ -25,6 +25,14 @@ SELECTORS = {
     "dataset": f"{_HERE}.representative:select_over_dataset",
 }
 """Name on the command line to selector; imported when it is used."""
+WHERE_SLICES_LIE = {
+    "staggered": "Every scan gets its slices at equal intervals. From scan to scan they are "
+    "shifted by another part of an interval, so that together the scans show every height, the "
+    "ends of objects too; slices on which nothing is to be drawn belong to that.",
+    "fixed": "Every scan gets its slices at equal intervals, at the same heights in all scans; one "
+    "slice per scan shows the middle of every object and never an end.",
+}
+"""What to tell a person who wonders about the places, by selector."""
 
 
 def load_selector(name: str) -> "Selector":

@@ -154,8 +154,7 @@ def in_order_of_priority(slices: Sequence[int], *, number: int, seed: int) -> li
 
 def _choose(stack: SliceStack, count: int, seed: int) -> list[tuple[int, str]]:
     slices = staggered_slices(stack.num_slices, count=count, number=stack.number, seed=seed)
-    reason = f"one of {count} at equal intervals" if count > 1 else "one slice of this scan"
-    reason += "; every scan is shifted by another part of the interval"
+    reason = f"one of {count} at equal intervals, shifted from scan to scan"
     in_order = in_order_of_priority(slices, number=stack.number, seed=seed)
     return [(index, reason) for index in in_order]
 
