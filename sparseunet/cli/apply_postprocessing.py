@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseunet.artifacts import read_json, write_json
-from sparseunet.cli.options import add_num_workers_argument, refuse_existing
+from sparseunet.cli.options import add_num_workers_argument
 from sparseunet.errors import RequestError
 from sparseunet.workspace import DATASET_JSON, POSTPROCESSING_JSON
 
@@ -62,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise RequestError(f"{output} is where the segmentations lie; choose another folder.")
     _require_same_classes(folder, postprocessing)
     if not arguments.overwrite:
+        from sparseunet.prediction.existing import refuse_existing
+
         refuse_existing(output, [f"{case}{ending}" for case in cases])
     dropped = apply_postprocessing(
         postprocessing,

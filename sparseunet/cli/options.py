@@ -3,12 +3,10 @@
 import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sparseunet.cli.environment import available_cpus
 from sparseunet.cli.flags import FlagNames, add_flags, given_values
-from sparseunet.errors import RequestError
 from sparseunet.prediction.options import PredictionOptions
 
 
@@ -114,18 +112,3 @@ def prediction_options(arguments: argparse.Namespace, **others: Any) -> Predicti
     """Return what was asked for with the flags of the two functions above, and `others`."""
     given = given_values(arguments, PredictionOptions)
     return PredictionOptions(**others | given, mirror=not arguments.disable_tta)
-
-
-def refuse_existing(output: Path, names: Sequence[str]) -> None:
-    """Refuse to write over files.
-
-    Raises:
-        RequestError: Some of these names are in the folder already.
-    """
-    there = [name for name in names if (output / name).exists()]
-    if there:
-        more = f" and {len(there) - 5} more" if len(there) > 5 else ""
-        raise RequestError(
-            f"{output} holds {', '.join(there[:5])}{more} already. Replace them with --overwrite, "
-            "or choose another folder."
-        )

@@ -23,7 +23,6 @@ import numpy as np
 import sparseunet as su
 from sparseunet.annotation.simulate import simulate_plan
 from sparseunet.annotation.spending import AXES, SpendingOptions, parse_axis
-from sparseunet.training.run_log import read_log
 
 _FIRST_ID = 600
 """Simulated datasets get ids from here on."""
@@ -104,7 +103,6 @@ def _train_unless_there(
     predictions = run.folder / "predictions"
     su.predict(su.load_model(run, options=options), sparse.folder / "imagesTs", output=predictions)
     scores = su.evaluate(sparse.folder / "labelsTs", predictions)
-    log = read_log(run.folder)
     row = {
         **setting,
         **kept,
@@ -112,7 +110,7 @@ def _train_unless_there(
         "hd95_mm": round(scores.foreground_mean("HD95"), 2),
         "by_class": {name: round(scores.mean(name, "Dice"), 4) for name in scores.classes},
         "seconds": round(time.perf_counter() - start),
-        "step_s": round(sum(one["duration_s"] for one in log) / arguments.iterations, 3),
+        "step_s": round(sum(one["duration_s"] for one in run.log) / arguments.iterations, 3),
         "version": su.__version__,
     }
     arguments.rows.parent.mkdir(parents=True, exist_ok=True)
