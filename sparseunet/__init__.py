@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sparseunet.pipeline import run_pipeline
     from sparseunet.planning.make_plan import make_plan
     from sparseunet.planning.plan import Configuration, Plan
+    from sparseunet.planning.plan_files import read_plan, write_plan
     from sparseunet.planning.planner import PlanOptions
     from sparseunet.prediction.in_memory import predict_image
     from sparseunet.prediction.options import PredictionOptions
@@ -80,10 +81,12 @@ __all__ = [
     "preprocess_case",
     "preprocess_dataset",
     "read_annotation_plan",
+    "read_plan",
     "run_pipeline",
     "simulate_annotation",
     "train",
     "write_annotation_plan",
+    "write_plan",
     "write_scores",
 ]
 
@@ -122,10 +125,12 @@ _HOMES = {
     "preprocess_case": "sparseunet.preprocessing.case",
     "preprocess_dataset": "sparseunet.preprocessing.dataset",
     "read_annotation_plan": "sparseunet.annotation.annotation_plan",
+    "read_plan": "sparseunet.planning.plan_files",
     "run_pipeline": "sparseunet.pipeline",
     "simulate_annotation": "sparseunet.annotation.simulate",
     "train": "sparseunet.runs.train",
     "write_annotation_plan": "sparseunet.annotation.annotation_plan",
+    "write_plan": "sparseunet.planning.plan_files",
     "write_scores": "sparseunet.evaluation.evaluate",
 }
 

@@ -73,23 +73,51 @@ def read_densities(workspace: Workspace, dataset: "Dataset") -> "tuple[LabelDens
     return densities
 
 
-def write_plan(path: Path, plan: "Plan", fingerprint: "Fingerprint") -> "Plan":
-    """Write the plans file of a new plan and return what it now says, with the plan's reasons."""
+def read_plan(path: Path | str) -> "Plan":
+    """Read a plans file, of sparseunet or of nnU-Net.
+
+    Raises:
+        RequestError: It is missing, or holds no plan.
+    """
+    from sparseunet.artifacts import read_json
+    from sparseunet.planning.nnunet_plans import plan_from_nnunet
+
+    path = Path(path)
+    if not path.is_file():
+        raise RequestError(f"There is no plans file {path}.")
+    return plan_from_nnunet(read_json(path), source=str(path))
+
+
+def write_plan(path: Path | str, plan: "Plan", fingerprint: "Fingerprint | None" = None) -> "Plan":
+    """Write a plan as a plans file and return what it now says, with the plan's reasons.
+
+    Configurations that a person added to the file are kept, all others are replaced.
+
+    Args:
+        path: The file, e.g. `preprocessed/DATASET/nnUNetPlans.json`.
+        plan: What to write.
+        fingerprint: What the plan was made from; None leaves out what the file says of it.
+    """
     from dataclasses import replace
 
-    from sparseunet.artifacts import hash_content
-    from sparseunet.fingerprint.fingerprint import fingerprint_to_json
     from sparseunet.planning.nnunet_plans import plan_to_nnunet
 
-    ours: dict[str, Any] = {
+    ours = {**({} if fingerprint is None else _origin(fingerprint)), **_adaptations(plan)}
+    written = write_plan_content(Path(path), plan_to_nnunet(plan, sparseunet=ours))
+    return replace(written, reasons=plan.reasons)
+
+
+def _origin(fingerprint: "Fingerprint") -> dict[str, Any]:
+    """Return what a plans file says of the fingerprint behind it."""
+    from sparseunet.artifacts import hash_content
+    from sparseunet.fingerprint.fingerprint import fingerprint_to_json
+
+    return {
         "intensity_source": fingerprint.intensity_source,
         "num_foreground_voxels": fingerprint.num_foreground_voxels,
         "num_foreground_cases": fingerprint.num_foreground_cases,
         "fingerprint_hash": hash_content(fingerprint_to_json(fingerprint)),
-        **_adaptations(plan),
     }
-    written = write_plan_content(path, plan_to_nnunet(plan, sparseunet=ours))
-    return replace(written, reasons=plan.reasons)
 
 
 def write_plan_content(path: Path, content: dict[str, Any]) -> "Plan":

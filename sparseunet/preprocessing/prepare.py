@@ -188,27 +188,31 @@ def prepare(
 
 
 def load_prepared(
-    workspace: Workspace, dataset: str, *, plans_name: str = "nnUNetPlans"
+    workspace: Workspace | Path | str,
+    dataset: Dataset | Path | str,
+    *,
+    plans_name: str = "nnUNetPlans",
 ) -> Prepared:
     """Return what `prepare` or the commands left in a workspace.
 
     Args:
         workspace: Where it lies.
-        dataset: Id, name or path.
+        dataset: Id, name or path, or what was loaded from there.
         plans_name: Which of its plans.
 
     Raises:
         RequestError: The dataset is not prepared; says how.
     """
-    name = workspace.dataset_name(dataset)
-    plans_file = workspace.plans_file(name, plans_name)
+    place = workspace if isinstance(workspace, Workspace) else Workspace.at(Path(workspace))
+    name = dataset.name if isinstance(dataset, Dataset) else place.dataset_name(str(dataset))
+    plans_file = place.plans_file(name, plans_name)
     content = _read_prepared(plans_file, name)
     plan = plan_from_nnunet(content, source=str(plans_file))
     iterations = {each: budgeted_iterations(content, each) for each in plan.configurations}
     return Prepared(
-        workspace=workspace,
+        workspace=place,
         plan=plan,
-        dataset_json=_read_prepared(workspace.preprocessed_dataset(name) / DATASET_JSON, name),
+        dataset_json=_read_prepared(place.preprocessed_dataset(name) / DATASET_JSON, name),
         planned_iterations={
             each: number for each, number in iterations.items() if number is not None
         },

@@ -89,6 +89,8 @@ def train(  # noqa: PLR0913 - every setting of the command is a keyword here
     device: str = "auto",
     precision: str = "auto",
     num_workers: int | None = None,
+    compile: bool = False,  # noqa: A002 - the name of the flag
+    accumulate: int = 1,
     save_probabilities: bool = False,
     on_epoch: OnEpochOfRun | None = None,
     stop_signal: StopSignal = lambda: None,
@@ -116,6 +118,8 @@ def train(  # noqa: PLR0913 - every setting of the command is a keyword here
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `float32`, `bfloat16` or `float16`.
         num_workers: Processes that make batches; None lets the machine decide.
+        compile: Whether torch compiles the network.
+        accumulate: Parts in which a batch passes the network, for less memory.
         save_probabilities: Whether probabilities of validation cases are kept.
         on_epoch: Called after every epoch with the run and its log.
         stop_signal: Asked before every step; a signal number ends training with a checkpoint.
@@ -146,7 +150,13 @@ def train(  # noqa: PLR0913 - every setting of the command is a keyword here
             previous_stage_run=previous_stage_run,
         ),
     )
-    hardware = HardwareOptions(device=device, precision=precision, num_workers=num_workers)
+    hardware = HardwareOptions(
+        device=device,
+        precision=precision,
+        num_workers=num_workers,
+        compile=compile,
+        accumulate=accumulate,
+    )
     options = TrainingOptions(
         checkpoint_minutes=checkpoint_minutes, on_epoch=on_epoch, stop_signal=stop_signal
     )

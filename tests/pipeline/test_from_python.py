@@ -76,12 +76,25 @@ def test_a_command_and_a_script_that_ask_for_the_same_get_the_same_run(place, ca
     assert main([*workspace, *words]) == 0
     (by_command,) = (place / "results" / "Dataset002_Sparse" / "2d").iterdir()
     capsys.readouterr()
-    prepared = su.load_prepared(prepared_workspace(place), "2")
+    prepared = su.load_prepared(place, "2")
     run = su.train(prepared, "2d", "all", recipe=su.Recipe(iterations=3), device="cpu", **SMALL)
     assert run.folder.resolve() == by_command.resolve()
     mapping = {"iterations": 3}
     again = su.train(prepared, "2d", "all", recipe=mapping, device="cpu", **SMALL)
     assert again.folder == run.folder
+
+
+def test_a_plan_is_written_and_read_and_what_is_prepared_is_found_by_path_and_dataset(
+    place, tmp_path
+):
+    raw = place / "raw" / "Dataset002_Sparse"
+    prepared = su.prepare(raw, workspace=place / "work", configurations=["2d"])
+    su.write_plan(str(tmp_path / "plans.json"), prepared.plan)
+    assert su.read_plan(str(tmp_path / "plans.json")) == prepared.plan
+    with pytest.raises(su.errors.RequestError, match="no plans file"):
+        su.read_plan(tmp_path / "missing.json")
+    for workspace, dataset in ((str(place / "work"), su.load_dataset(raw)), (place / "work", raw)):
+        assert su.load_prepared(workspace, dataset).plan == prepared.plan
 
 
 def test_a_call_per_epoch_and_a_stop_signal_reach_the_training(place):
@@ -119,7 +132,3 @@ def test_a_public_dataclass_says_its_fields_in_its_docstring(name):
         return
     lacking = [each.name for each in fields(value) if f"{each.name}:" not in value.__doc__]
     assert lacking == []
-
-
-def prepared_workspace(place):
-    return su.Workspace.at(place)
