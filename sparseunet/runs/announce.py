@@ -51,7 +51,7 @@ def announce(opened: OpenedRun) -> None:
         opened.run.fold,
         opened.recipe.num_iterations,
         configuration.batch_size,
-        "×".join(map(str, configuration.patch_size)),
+        "×".join(map(str, opened.recipe.training_patch or configuration.patch_size)),
         configuration.network.architecture,
         configuration.network.features_per_stage[0],
         hardware.device,

@@ -140,6 +140,7 @@ def settle_recipe(
         mirror_axes=values["mirror_axes"],
     )
     _require_axes(settled, configuration)
+    _require_training_patch(settled, configuration, time_chooses=time_chooses_length)
     load_loss(settled.loss)  # wrong names are refused before anything is written
     load_augmentation(settled.augmentation)
     resolve_shares(settled.patch_shares, labels)
@@ -151,6 +152,32 @@ def _class_weights(name: str, preset: Preset, classes: Mapping[str, int]) -> dic
     if preset.class_weights is None:
         return {}
     return named_class_weights(name, preset.class_weights, classes)
+
+
+def _require_training_patch(
+    recipe: Recipe, configuration: Configuration, *, time_chooses: bool
+) -> None:
+    """Check that the network takes the patches that are to be learned from.
+
+    Raises:
+        RequestError: It does not, or a time budget chooses the patch.
+    """
+    if recipe.training_patch is None:
+        return
+    problem = None
+    if time_chooses:
+        problem = "A time budget chooses the patch; leave one of them out."
+    elif "patch_size" in configuration.network.arguments:
+        problem = (
+            f"{configuration.network.architecture} is built for one size of patches, so it cannot "
+            "learn from others than it predicts; change the patch of both."
+        )
+    try:
+        with_patch_size(configuration, recipe.training_patch)
+    except RequestError as error:
+        problem = str(error)
+    if problem is not None:
+        raise RequestError(problem, setting="training_patch")
 
 
 def _require_axes(recipe: Recipe, configuration: Configuration) -> None:

@@ -339,7 +339,7 @@ def batch_rules(configuration: Configuration, recipe: Recipe, labels: LabelSchem
         RequestError: A patch share is of no class; lists what there is.
     """
     return BatchRules(
-        patch_size=configuration.patch_size,
+        patch_size=recipe.training_patch or configuration.patch_size,
         batch_size=configuration.batch_size,
         foreground_share=recipe.foreground_share,
         augmentation=recipe.augmentation,

@@ -112,11 +112,11 @@ def forecast_training(
     counter = _Counter(
         store=store,
         axes={case.name: case.slice_axis for case in cases},
-        patch_size=in_3d(configuration.patch_size),
+        patch_size=in_3d(rules.patch_size),
         counted=np.array([source > 0 and rules.trust.get(source, 0) > 0 for source in Source]),
         num_values=max(labels.values) + 1,
     )
-    patch_voxels = prod(configuration.patch_size)
+    patch_voxels = prod(rules.patch_size)
     steps = _steps(recipe.num_iterations, configuration.batch_size, patch_voxels)
     batches = [
         np.concatenate([counter.count(place) for place in dataset.places(step)]) for step in steps

@@ -76,6 +76,9 @@ class Recipe:
         enough_annotated: Share of the voxels of a batch that are to be annotated for the
             cross-entropy to weigh as much as the Dice; where fewer are, it weighs in proportion
             less. 0: always as much.
+        training_patch: Voxels per axis, slowest first, of the patches that are learned from; by
+            default the plan's patch, which prediction keeps in any case. Thin across the annotated
+            slices, with a larger batch, a step of equal cost holds more annotated voxels.
     """
 
     iterations: int | None = None
@@ -108,6 +111,7 @@ class Recipe:
         default="nnunet", metadata={"what": "sampler", "functions": SAMPLERS, "since": "0.2"}
     )
     enough_annotated: float = field(default=0.25, metadata={"since": "0.3"})
+    training_patch: tuple[int, ...] | None = field(default=None, metadata={"since": "0.3"})
 
     def __post_init__(self) -> None:
         problems = [*_name_functions(self), *_find_problems(self)]

@@ -132,3 +132,28 @@ def test_a_public_dataclass_says_its_fields_in_its_docstring(name):
         return
     lacking = [each.name for each in fields(value) if f"{each.name}:" not in value.__doc__]
     assert lacking == []
+
+
+def test_learning_from_thin_patches_leaves_the_patch_of_prediction_as_it_is_planned(
+    place, tmp_path
+):
+    raw = place / "raw" / "Dataset002_Sparse"
+    prepared = su.prepare(raw, workspace=place / "work", configurations=["3d_fullres"])
+    planned = prepared.plan.configurations["3d_fullres"]
+    thin = (planned.patch_size[0] // 2, *planned.patch_size[1:])
+    asked = {"device": "cpu", **SMALL | {"batch_size": 4}}
+    recipe = {"iterations": 2, "training_patch": thin}
+    run = su.train(prepared, "3d_fullres", "all", recipe=recipe, **asked)
+    assert run.record.recipe.training_patch == thin
+    assert run.record.configuration.patch_size == planned.patch_size
+    whole = su.train(prepared, "3d_fullres", "all", recipe={"iterations": 2}, **asked)
+    assert whole.name != run.name
+    voxels = [one.log[-1]["annotated_voxels"] for one in (run, whole)]
+    assert 0 < voxels[0] < voxels[1], "half as thick, the patches of a batch hold fewer"
+    su.predict(su.load_model(run), raw / "imagesTs", output=tmp_path)
+    for wrong, why in (((7, 16, 16), "multiples of"), ((8, 8), "expected 3 sizes")):
+        with pytest.raises(su.errors.RequestError, match=why) as refusal:
+            su.train(prepared, "3d_fullres", "all", recipe={"training_patch": wrong}, **asked)
+        assert refusal.value.setting == "training_patch"
+    with pytest.raises(su.errors.RequestError, match="time budget chooses the patch"):
+        su.train(prepared, "3d_fullres", recipe=recipe, time_budget_min=1, **asked)
