@@ -1,4 +1,4 @@
-"""Which slices to annotate next, by what a trained network is unsure of, beside a random share."""
+"""Which slices to annotate next: what a trained network is unsure of, beside an even share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +19,7 @@ from sparseunet.errors import RequestError
 from sparseunet.version import package_version
 
 RANDOM_SHARE = 1 / 3
-"""Of a round's slices; the baseline that every ranking is shown against."""
+"""Of a round's slices, chosen without the network; what every ranking is shown against."""
 _STRATIFIED_SHARE = 0.66
 _LARGEST_BETA = 100.0
 _TINY = 1e-12
@@ -42,7 +42,7 @@ class RoundOptions:
     number: int = 1
     """1 for the first round after a training; later rounds follow the network more closely."""
     random_share: float = RANDOM_SHARE
-    """In (0, 1]: a random share there always is."""
+    """In (0, 1]: a share without the network there always is."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -2,8 +2,8 @@
 
 Needs scans, no labels: a raw dataset (-d) or any folder of scans (-i). Prints ways to spend the
 budget side by side, with what published experiments let one expect, and writes the work list.
-With --after RUN a trained network says where it is unsure; a share of the slices is drawn at
-random all the same, because nothing beats that reliably.
+With --after RUN a trained network says where it is unsure; a share of the slices is spread evenly
+all the same, because nothing beats choosing without the network reliably.
 """
 
 import argparse
@@ -133,7 +133,7 @@ def _add_round_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=_RANDOM_SHARE,
         metavar="SHARE",
-        help="of the slices of a next round, drawn at random to compare with (default: a third)",
+        help="of the slices of a next round, spread evenly to compare with (default: a third)",
     )
 
 

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from sparseunet.annotation.annotation_plan import AnnotationPlan
 from sparseunet.annotation.make_annotation_plan import make_annotation_plan
+from sparseunet.annotation.next_round import (
+    RoundOptions,
+    SliceUncertainty,
+    rank_by_uncertainty,
+)
 from sparseunet.annotation.selection.fixed import fixed_interval_slices
+from sparseunet.annotation.selection.slices import SliceStack
 from sparseunet.annotation.selection.staggered import (
     in_order_of_priority,
     number_scans,
@@ -218,3 +224,33 @@ def test_the_axis_alternates_where_pixels_are_not_too_long(
     assert {case.axis for case in plan.cases} == expected == set(plan.provenance["axes"])
     assert len({case.case for case in plan.cases}) == len(plan.cases) == 6
     assert all(case.num_slices == (12, 14, 16)[case.axis] for case in plan.cases)
+
+
+def test_what_a_next_round_is_compared_with_is_spread_over_scans_and_places() -> None:
+    stacks = [
+        SliceStack(
+            case=Case(name=f"scan_{number}", images=(), label=None),
+            axis=0,
+            num_slices=40,
+            spacing_mm=(3.0, 1.0, 1.0),
+            number=number,
+        )
+        for number in range(60)
+    ]
+    nothing = SliceUncertainty(entropy_K=np.zeros(40), by_class_KC=np.zeros((40, 1)))
+    taken = [frozenset(staggered_slices(40, count=2, number=number)) for number in range(60)]
+    for total in (30, 60, 150):
+        chosen = rank_by_uncertainty(
+            stacks,
+            [nothing] * 60,
+            taken=taken,
+            total=total,
+            class_names=("organ",),
+            options=RoundOptions(random_share=1.0),
+        )
+        assert all(one.for_comparison for one in chosen)
+        assert not any(one.index in taken[one.stack] for one in chosen)
+        by_scan = np.bincount([one.stack for one in chosen], minlength=60)
+        assert by_scan.max() - by_scan.min() <= 1
+        places = [(one.index + 0.5) / 40 for one in chosen]
+        assert discrepancy(places) <= 2 * math.log(total) / total + 1 / 40
