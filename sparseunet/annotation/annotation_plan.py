@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseunet.artifacts import read_artifact, write_json
+from sparseunet.data.find import is_plain_name
 
 _KIND = "annotation_plan"
 _VERSION = 1
@@ -30,6 +31,10 @@ class PlannedCase:
     """Working time in minutes by the cost model."""
 
     def __post_init__(self) -> None:
+        if not is_plain_name(self.case):
+            raise ValueError(
+                f"{self.case!r} cannot be the name of a case: files are called after it."
+            )
         if self.axis not in (0, 1, 2):
             raise ValueError(f"The axis must be 0, 1 or 2 for z, y, x, found {self.axis}.")
         if len(set(self.slices)) != len(self.slices):

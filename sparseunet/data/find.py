@@ -158,6 +158,9 @@ def find_listed_cases(entry: Any, naming: Naming) -> tuple[tuple[Case, ...], lis
     cases: list[Case] = []
     problems: list[Problem] = []
     for name, files in sorted(entry.items()):
+        if not is_plain_name(name):
+            problems.append(_no_plain_name(name))
+            continue
         images = _names(files.get("images")) if isinstance(files, dict) else []
         label = files.get("label") if isinstance(files, dict) else None
         if not images or not isinstance(label, str):
@@ -292,6 +295,20 @@ def _names(value: Any) -> list[str]:
     """Return a list of strings, or nothing if it is anything else."""
     is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
     return value if is_list else []
+
+
+def is_plain_name(name: str) -> bool:
+    """Return whether a name from a file may become the name of a file: it stays in its folder."""
+    return name not in ("", ".", "..") and name.isprintable() and not set(name) & set("/\\")
+
+
+def _no_plain_name(case: str) -> Problem:
+    return Problem(
+        file=DATASET_JSON,
+        found=f"a case called {case!r}",
+        expected="names without / and \\, because files are called after them",
+        fix="rename the case in the entry dataset",
+    )
 
 
 def _wrong_entry(case: str, found: str) -> Problem:

@@ -81,8 +81,10 @@ def choose_scans(
     """Return the scans to predict, given their files; a scan that lacks one is predicted again.
 
     Raises:
-        RequestError: Some files are there and `existing` is `refuse`.
+        RequestError: Some files are there and `existing` is `refuse`; or a file to be written is
+            that of a scan, whatever `existing` says.
     """
+    _spare_the_scans(scans, [file for some in files.values() for file in some])
     there = [file for scan in scans for file in files[scan.name] if file.exists()]
     if there and existing == "refuse":
         names = ", ".join(file.name for file in there[:5])
@@ -113,3 +115,25 @@ def _check_dicom_seg(scans: Sequence[Case], output: Path) -> None:
             f"{output} holds a series that is to be segmented; choose another output folder, since "
             "a folder with a DICOM SEG among its slices is no series."
         )
+
+
+def _spare_the_scans(scans: Sequence[Case], files: Sequence[Path]) -> None:
+    """Refuse files that are scans themselves, by whatever path they were found.
+
+    Raises:
+        RequestError: Names them.
+    """
+    images = {_identity(path): path for scan in scans for path in scan.images if path.exists()}
+    replaced = sorted({str(file) for file in files if file.exists() and _identity(file) in images})
+    if replaced:
+        more = f" and {len(replaced) - 5} more" if len(replaced) > 5 else ""
+        raise RequestError(
+            f"The segmentation would take the place of the scan: {', '.join(replaced[:5])}{more}. "
+            "Choose another output folder.",
+            setting="output",
+        )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino

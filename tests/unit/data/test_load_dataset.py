@@ -89,6 +89,16 @@ def test_the_entry_dataset_names_files_anywhere(tmp_path: Path) -> None:
     assert case.label == other / "labelsTr" / "x.nii.gz"
 
 
+@pytest.mark.parametrize("name", ["../outside", "a/b", "a\\b", "..", "", "a\nb", "a\0"])
+def test_a_case_whose_name_would_lead_out_of_its_folder_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    listed = {name: {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
+    text = problems_of(make_dataset(tmp_path / "d", "a", dataset=listed, numTraining=1))
+    assert f"a case called {name!r}" in text
+    assert "rename the case" in text
+
+
 def test_every_wrong_file_of_the_entry_dataset_is_named(tmp_path: Path) -> None:
     listed = {
         "a": {"images": ["imagesTr/nothing_0000.nii.gz"], "label": "labelsTr/a.nii.gz"},

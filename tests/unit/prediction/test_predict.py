@@ -170,6 +170,32 @@ def test_existing_segmentations_are_neither_replaced_nor_kept_unasked(write_run,
     assert first[0].read_bytes() != b"kept"
 
 
+@pytest.mark.parametrize("existing", ["refuse", "skip", "overwrite"])
+@pytest.mark.parametrize("alias", [False, True], ids=["same folder", "link to it"])
+def test_a_scan_is_never_replaced_by_its_segmentation(write_run, tmp_path, existing, alias):
+    model = load_trained_model(write_run(tmp_path / "run"), [0])
+    (scan,) = _write_scans(tmp_path / "in", count=1)
+    path = tmp_path / "in" / "scan0.nii.gz"
+    scan.images[0].rename(path)
+    before = path.read_bytes()
+    output = tmp_path / "in"
+    if alias:
+        output = tmp_path / "alias"
+        output.symlink_to(tmp_path / "in")
+    with pytest.raises(RequestError, match="take the place of the scan") as refusal:
+        predict(
+            model,
+            [replace(scan, images=(path,))],
+            output=output,
+            file_ending=".nii.gz",
+            options=QUICK,
+            existing=existing,
+        )
+    assert refusal.value.setting == "output"
+    assert path.read_bytes() == before
+    assert [one.name for one in (tmp_path / "in").iterdir()] == ["scan0.nii.gz"]
+
+
 def test_predictions_of_two_models_are_not_mixed(write_run, tmp_path):
     first = load_trained_model(write_run(tmp_path / "first"), [0])
     second = load_trained_model(write_run(tmp_path / "second", seed=5), [0])
