@@ -170,7 +170,59 @@ def _region_order(
             )
         )
         return ()
+    problems += _lost_values({name: values_of[name] for name in regions}, values)
     return tuple(values)
+
+
+def _lost_values(regions: dict[str, tuple[int, ...]], order: list[int]) -> list[Problem]:
+    """Return a problem if regions painted in their order do not give back what they were made of.
+
+    Every value is put through: the regions that hold it are painted one over the other, each with
+    its value in the order; the value that remains must lie in the same regions.
+
+    Example: core [2] and whole [1, 2] in this order, painted with 2 and 1. A voxel of 2 lies in
+    both and is painted with 2, then with 1, which is no core any more. The other way round works.
+    """
+    lost = _not_painted_back(regions, order)
+    if not lost:
+        return []
+    largest_first = sorted(regions, key=lambda name: -len(regions[name]))
+    better = [_value_only_here(name, largest_first, regions) for name in largest_first]
+    if _not_painted_back({name: regions[name] for name in largest_first}, better):
+        fix = (
+            "some regions overlap, and none of them is the overlap: declare a region for it, or "
+            "plain labels"
+        )
+    else:
+        fix = (
+            f"list the regions as {_names(largest_first)}, with "
+            f'"regions_class_order": {json.dumps(better)}'
+        )
+    found = (
+        f"regions {_names(regions)} with the regions_class_order {json.dumps(order)}: painted so, "
+        f"a voxel of {_plain(lost)} ends in other regions than it lies in"
+    )
+    return [_problem(found, "each region to come after those that hold it", fix)]
+
+
+def _not_painted_back(regions: dict[str, tuple[int, ...]], order: list[int]) -> list[int]:
+    def holding(value: int) -> list[str]:
+        return [name for name, values in regions.items() if value in values]
+
+    lost = []
+    for value in sorted({value for values in regions.values() for value in values}):
+        painted = 0
+        for values, paint in zip(regions.values(), order, strict=True):
+            painted = paint if value in values else painted
+        if holding(painted) != holding(value):
+            lost.append(value)
+    return lost
+
+
+def _value_only_here(name: str, in_order: list[str], regions: dict[str, tuple[int, ...]]) -> int:
+    """Return a value of a region that no later one holds, else its first."""
+    later = {value for other in in_order[in_order.index(name) + 1 :] for value in regions[other]}
+    return min(set(regions[name]) - later, default=regions[name][0])
 
 
 def _channel_names(content: dict, problems: list[Problem]) -> tuple[str, ...] | None:

@@ -208,6 +208,43 @@ def test_lists_of_one_value_are_plain_classes() -> None:
     assert labels.classes == {"background": 0, "a": 1, "b": 2}
 
 
+@pytest.mark.parametrize(
+    ("regions", "order", "fix"),
+    [
+        ({"core": [2], "whole": [1, 2]}, [2, 1], "as 'whole', 'core'.*\\[1, 2\\]"),
+        ({"whole": [1, 2], "core": [2]}, [2, 1], "as 'whole', 'core'.*\\[1, 2\\]"),
+        ({"a": [1, 2], "b": [2, 3]}, [1, 3], "declare a region for it"),
+        (
+            {"active": [3], "whole": [1, 2, 3], "core": [2, 3]},
+            [3, 1, 2],
+            "'whole', 'core', 'active'",
+        ),
+    ],
+)
+def test_regions_that_painting_does_not_bring_back_are_refused_with_an_order_that_works(
+    regions: dict[str, list[int]], order: list[int], fix: str
+) -> None:
+    content = {"labels": {"background": 0, **regions}, "regions_class_order": order}
+    with pytest.raises(DatasetError, match=f"ends in other regions.*{fix}"):
+        parse_labels(content)
+
+
+@pytest.mark.parametrize(
+    ("regions", "order"),
+    [
+        ({"whole": [1, 2], "core": [2]}, [1, 2]),
+        ({"tumour": [1, 2]}, [1]),  # which of the two is not asked
+        ({"whole": [1, 2, 3], "core": [1, 3], "active": [3]}, [2, 1, 3]),
+        ({"left": [1], "right": [2, 3]}, [1, 2]),
+    ],
+)
+def test_regions_that_painting_brings_back_are_taken(
+    regions: dict[str, list[int]], order: list[int]
+) -> None:
+    labels = parse_labels({"labels": {"background": 0, **regions}, "regions_class_order": order})
+    assert labels.regions_class_order == tuple(order)
+
+
 @pytest.mark.parametrize("order", [None, [1], [1, 7], "12"])
 def test_regions_need_their_order(order: object) -> None:
     content = {"labels": {"background": 0, "whole": [1, 2], "core": [2]}}
