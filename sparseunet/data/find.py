@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,29 @@ def find_training_cases(
         )
         for name in sorted(images.keys() | labels.keys())
     )
-    return cases, problems
+    return cases, [*problems, *_lost_provenance(cases, naming)]
+
+
+def _lost_provenance(cases: Sequence[Case], naming: Naming) -> list[Problem]:
+    """Return a problem for every label of which it is not said who drew it, where that is said.
+
+    Without this, filled voxels of a case whose file is lost would count as drawn by a person.
+    """
+    folder = naming.root / PROVENANCE
+    if not folder.is_dir():
+        return []
+    return [
+        _missing(
+            naming,
+            folder / case.label.name,
+            case=case.name,
+            found="it is not said who drew the label: this file is missing",
+            expected=f"a file for every label, as there is a folder {PROVENANCE}",
+            fix=f"add it (1 where a person drew), or move {PROVENANCE} away if persons drew all",
+        )
+        for case in cases
+        if case.label is not None and case.provenance is None
+    ]
 
 
 def find_loose_scans(folder: Path) -> tuple[str, tuple[Case, ...]]:

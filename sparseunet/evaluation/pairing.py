@@ -131,7 +131,7 @@ def for_each_pair(
 def read_sources_beside(
     pair: LabelPair, provenance: Path | None, geometry: Geometry
 ) -> np.ndarray | None:
-    """Return who drew each voxel of the reference; None where no file says so.
+    """Return who drew each voxel of the reference; None without a folder that says so.
 
     Args:
         pair: The case.
@@ -139,11 +139,20 @@ def read_sources_beside(
         geometry: Of the reference.
 
     Raises:
-        DatasetError: The file is damaged, on another grid or holds other values.
+        DatasetError: The file is missing, damaged, on another grid or holds other values.
     """
-    file = None if provenance is None else provenance / pair.reference.name
-    if file is None or not file.is_file():
+    if provenance is None:
         return None
+    file = provenance / pair.reference.name
+    if not file.is_file():
+        missing = Problem(
+            case=pair.name,
+            file=str(file),
+            found="no such file",
+            expected="a file for every reference, so that filled voxels do not count as drawn",
+            fix="add it (1 where a person drew), or move the folder away if persons drew all",
+        )
+        raise DatasetError([missing])
     return read_sources(file, geometry, case=pair.name, reference_file=str(pair.reference))
 
 

@@ -112,6 +112,19 @@ def test_every_wrong_file_of_the_entry_dataset_is_named(tmp_path: Path) -> None:
     assert "c (imagesTr/c_0000.nii.gz): found a channel 1" in text
 
 
+def test_labels_of_which_nobody_says_who_drew_them_are_named_where_others_are(
+    tmp_path: Path,
+) -> None:
+    folder = make_dataset(tmp_path / "d", "a", "b")
+    (folder / "provenanceTr").mkdir()
+    (folder / "provenanceTr" / "a.nii.gz").touch()
+    text = problems_of(folder)
+    assert "b (provenanceTr/b.nii.gz): found it is not said who drew the label" in text
+    assert "a (provenanceTr" not in text
+    (folder / "provenanceTr" / "b.nii.gz").touch()
+    assert all(case.provenance is not None for case in load_dataset(folder).cases)
+
+
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
     folder = make_dataset(
         tmp_path / "d",

@@ -19,6 +19,7 @@ from sparseunet.data.annotation_record import (
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import write_label_map
 from sparseunet.data.labels import LabelSchema
+from sparseunet.errors import DatasetError
 from sparseunet.evaluation.compare import compare_scores
 from sparseunet.evaluation.evaluate import ReferenceAnnotation, evaluate
 from sparseunet.evaluation.scores import METRICS
@@ -150,6 +151,15 @@ def test_a_picture_shows_no_error_in_a_class_that_is_not_annotated(folders):
     assert worst.index in across
     (case,) = score(folders, cases=["a"], annotation=ReferenceAnnotation()).cases
     assert find_worst_slice(case, labels=LABELS).num_wrong > worst.num_wrong
+
+
+def test_a_reference_of_which_it_is_not_known_who_drew_it_is_refused(folders):
+    provenance = folders[0].parent / "provenanceTr"
+    manual_ZYX = np.full(SHAPE, Source.MANUAL, np.uint8)
+    for name in NAMES[1:]:
+        write_label_map(provenance / f"{name}.nii.gz", manual_ZYX, GEOMETRY)
+    with pytest.raises(DatasetError, match=rf"{NAMES[0]}.nii.gz.*no such file.*count as drawn"):
+        score(folders, annotation=ReferenceAnnotation(provenance=provenance))
 
 
 @pytest.mark.parametrize("ignore", [None, 3])
