@@ -22,6 +22,7 @@ from sparseunet.data.io import (
 )
 from sparseunet.data.labels import LabelSchema
 from sparseunet.data.load import Survey, survey_dataset
+from sparseunet.data.near_misses import find_near_misses
 from sparseunet.data.provenance import add_provenance
 from sparseunet.errors import DatasetError, Problem, Severity
 from sparseunet.progress import track
@@ -86,6 +87,7 @@ def judge(survey: Survey, findings: Sequence[Findings]) -> CheckReport:
     problems += _odd_dimensions(survey.cases, findings)
     problems += examine_groups(survey.description, [case.name for case in survey.cases])
     if survey.labels is not None:
+        problems += find_near_misses(survey.channel_names, survey.labels)
         problems += _class_problems(findings, survey.labels)
     return CheckReport(
         name=survey.folder.name,
