@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+_NAMED = 5
+"""Names that a message tells before it counts the others."""
+
 
 class Severity(StrEnum):
     """How much a problem matters."""
@@ -85,3 +88,13 @@ class UnreadableFileError(DatasetError):
 
     def __init__(self, *, file: str, found: str, expected: str, fix: str, case: str = "") -> None:
         super().__init__([Problem(case=case, file=file, found=found, expected=expected, fix=fix)])
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Return the first five names and how many there are besides, for a message.
+
+    >>> name_some(["a", "b"]), name_some(list("abcdefg"))
+    ('a, b', 'a, b, c, d, e and 2 more')
+    """
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

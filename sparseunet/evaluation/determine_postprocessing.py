@@ -9,7 +9,7 @@ import numpy as np
 from sparseunet.data.annotation import Source
 from sparseunet.data.io import count_values, read_label_map
 from sparseunet.data.labels import LabelSchema
-from sparseunet.errors import RequestError
+from sparseunet.errors import RequestError, name_some
 from sparseunet.evaluation.dice import DiceTable, measure_dice
 from sparseunet.evaluation.pairing import LabelPair
 from sparseunet.postprocessing import KeepLargest, Postprocessing, Trial, apply_steps
@@ -20,7 +20,6 @@ _WHY = (
     "whether dropping it helps cannot be measured. Take cases with dense references, all classes "
     "drawn by a person."
 )
-_NAMED_CASES = 5
 
 
 def determine_postprocessing(
@@ -125,8 +124,7 @@ def require_dense(reasons: Mapping[str, str]) -> None:
     parts = []
     for kind in kinds:
         cases = [case for case, reason in reasons.items() if reason == kind]
-        more = f" and {len(cases) - _NAMED_CASES} more" if len(cases) > _NAMED_CASES else ""
-        parts.append(f"{kind} in {len(cases)} ({', '.join(cases[:_NAMED_CASES])}{more})")
+        parts.append(f"{kind} in {len(cases)} ({name_some(cases)})")
     raise RequestError(
         f"Postprocessing is not estimable: references are sparse, {'; '.join(parts)}. {_WHY}"
     )

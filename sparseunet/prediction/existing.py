@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparseunet.errors import RequestError
+from sparseunet.errors import RequestError, name_some
 
 
 def refuse_existing(output: Path, names: Sequence[str]) -> None:
@@ -14,9 +14,7 @@ def refuse_existing(output: Path, names: Sequence[str]) -> None:
     """
     there = [name for name in names if (output / name).exists()]
     if there:
-        more = f" and {len(there) - 5} more" if len(there) > 5 else ""
         raise RequestError(
-            f"{output} holds {', '.join(there[:5])}{more} already. Overwrite them, or choose "
-            "another folder.",
+            f"{output} holds {name_some(there)} already. Overwrite them, or choose another folder.",
             setting="overwrite",
         )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from sparseunet.data.dataset import Case
 from sparseunet.data.dicom_seg import require_highdicom
-from sparseunet.errors import RequestError
+from sparseunet.errors import RequestError, name_some
 from sparseunet.networks.trained_model import TrainedModel
 from sparseunet.workspace import dicom_seg_file
 
@@ -87,10 +87,9 @@ def choose_scans(
     _spare_the_scans(scans, [file for some in files.values() for file in some])
     there = [file for scan in scans for file in files[scan.name] if file.exists()]
     if there and existing == "refuse":
-        names = ", ".join(file.name for file in there[:5])
-        more = f" and {len(there) - 5} more" if len(there) > 5 else ""
+        names = name_some([file.name for file in there])
         raise RequestError(
-            f"{there[0].parent} holds {names}{more} already. Continue and "
+            f"{there[0].parent} holds {names} already. Continue and "
             "keep them, overwrite them, or choose another folder.",
             setting="overwrite",
         )
@@ -126,9 +125,8 @@ def _spare_the_scans(scans: Sequence[Case], files: Sequence[Path]) -> None:
     images = {_identity(path): path for scan in scans for path in scan.images if path.exists()}
     replaced = sorted({str(file) for file in files if file.exists() and _identity(file) in images})
     if replaced:
-        more = f" and {len(replaced) - 5} more" if len(replaced) > 5 else ""
         raise RequestError(
-            f"The segmentation would take the place of the scan: {', '.join(replaced[:5])}{more}. "
+            f"The segmentation would take the place of the scan: {name_some(replaced)}. "
             "Choose another output folder.",
             setting="output",
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparseunet.artifacts import hash_content
-from sparseunet.errors import RequestError
+from sparseunet.errors import RequestError, name_some
 from sparseunet.machine import processors
 from sparseunet.planning.plan import Configuration
 from sparseunet.prediction.record import is_outdated
@@ -23,8 +23,6 @@ from sparseunet.runs.record import read_record
 from sparseunet.workspace import SPLITS_JSON, fold_folder, held_out_folder, next_stage_folder
 
 logger = logging.getLogger(__name__)
-
-_NAMED_CASES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,7 +198,7 @@ def _choose_run(
     flags = "" if closest is None else f", with the flags of {closest.folder.name}"
     raise RequestError(
         f"{configuration.name} learns behind {configuration.previous_stage}, and {len(cases)} of "
-        f"{len(folds)} cases are not segmented by {where}: {_shorten(cases)}. Run first{flags}:\n"
+        f"{len(folds)} cases are not segmented by {where}: {name_some(cases)}. Run first{flags}:\n"
         + "\n".join(commands)
     )
 
@@ -225,9 +223,4 @@ def _missing(run: FinishedRun, folds: Mapping[str, int | str], *, ending: str) -
 
 
 def _names(cases: Sequence[str]) -> str:
-    return f"{_shorten(cases)} {'is' if len(cases) == 1 else 'are'}"
-
-
-def _shorten(cases: Sequence[str]) -> str:
-    more = f" and {len(cases) - _NAMED_CASES} more" if len(cases) > _NAMED_CASES else ""
-    return ", ".join(cases[:_NAMED_CASES]) + more
+    return f"{name_some(cases)} {'is' if len(cases) == 1 else 'are'}"

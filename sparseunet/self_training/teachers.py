@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from sparseunet.errors import RequestError
+from sparseunet.errors import RequestError, name_some
 from sparseunet.runs.record import has_record, read_record
 from sparseunet.workspace import fold_folder
 
@@ -13,7 +13,6 @@ LearnedFrom = Mapping[Fold, frozenset[str] | None]
 """Fold to the names of the cases that it was trained on; None where they are not recorded."""
 Exposure = Literal["seen in training", "out of fold", "unknown"]
 """Whether any of the folds that label a case was trained on it."""
-_NAMED = 5
 
 
 def training_cases(model_folder: Path, folds: Sequence[Fold]) -> dict[Fold, frozenset[str] | None]:
@@ -57,10 +56,9 @@ def assign_folds(
         assigned.setdefault(folds, []).append(case)
     seen_by_all = assigned.get((), [])
     if seen_by_all:
-        more = f" and {len(seen_by_all) - _NAMED} more" if len(seen_by_all) > _NAMED else ""
         raise RequestError(
             f"{len(seen_by_all)} of {len(cases)} cases were trained on by every fold there is "
-            f"({_join(everyone)}): {', '.join(seen_by_all[:_NAMED])}{more}. Train the folds that "
+            f"({_join(everyone)}): {name_some(seen_by_all)}. Train the folds that "
             "validate on them to the end, or label with all folds.",
             setting="out_of_fold",
         )
