@@ -69,9 +69,10 @@ def workspace(tmp_path_factory):
     ],
 )
 def test_a_wrong_recipe_is_refused_before_anything_is_written(workspace, capsys, flags, message):
+    before = sorted((workspace / "results").rglob("*"))
     assert main(["--workspace", str(workspace), *TRAIN, *SMALL, *flags]) == 2
     assert message in capsys.readouterr().err
-    assert not (workspace / "results").exists()
+    assert sorted((workspace / "results").rglob("*")) == before
 
 
 def test_validation_does_not_score_a_class_that_nobody_looked_for(workspace, capsys):
