@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from sparseunet.data.geometry import Geometry
 from sparseunet.data.itk import geometry_from_itk
 from sparseunet.data.stored import (
     Irregularity,
@@ -131,8 +132,24 @@ def _grid(path: Path, header: Any, shape_xyz: tuple[int, ...]) -> StoredGrid:
         return _grid_from_affine(path, header, shape_xyz, [irregularity])
     geometry = geometry_from_itk(path, image_io="NiftiImageIO")
     if geometry is not None and geometry.shape[::-1][: len(shape_xyz)] == shape_xyz:
-        return StoredGrid(geometry=geometry)
+        return StoredGrid(geometry=geometry, irregularities=_without_size(zooms, geometry))
     return _grid_from_affine(path, header, shape_xyz, [])
+
+
+def _without_size(zooms: np.ndarray, geometry: Geometry) -> tuple[Irregularity, ...]:
+    """Return a word about axes along which the header gives no voxel size (pixdim 0)."""
+    missing = [axis for axis, zoom in enumerate(zooms) if not zoom]
+    if not missing:
+        return ()
+    used = geometry.spacing_mm[::-1]
+    names, sizes = (", ".join(str(row[axis]) for axis in missing) for row in ("xyz", used))
+    return (
+        Irregularity(
+            found=f"no voxel size along {names} (pixdim {_text(zooms)})",
+            expected="positive voxel sizes",
+            fix=f"{sizes} mm is used, which may be far from the truth; correct the header",
+        ),
+    )
 
 
 def _grid_from_affine(

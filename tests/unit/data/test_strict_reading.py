@@ -241,3 +241,21 @@ def test_a_negative_voxel_size_counts_by_its_absolute_value(
     path.write_bytes(content)
     assert read_image([path]).geometry == expected
     assert "negative voxel size" in caplog.text
+
+
+@pytest.mark.parametrize(("axes", "named"), [((0, 1, 2), "x, y, z"), ((2,), "z")])
+def test_a_header_without_voxel_size_is_told_with_the_size_that_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, axes: tuple[int, ...], named: str
+) -> None:
+    path = tmp_path / "a_0000.nii"
+    nibabel.save(nibabel.Nifti1Image(noise((4, 5, 6)), np.diag([0.5, 0.5, 3.0, 1.0])), path)
+    assert read_image([path]).geometry.spacing_mm == (3.0, 0.5, 0.5)
+    assert "no voxel size" not in caplog.text
+    content = bytearray(path.read_bytes())
+    for axis in axes:
+        content[80 + 4 * axis : 84 + 4 * axis] = np.float32(0).tobytes()
+    content[252:256] = bytes(4)  # no qform, no sform
+    path.write_bytes(content)
+    used = read_image([path]).geometry.spacing_mm
+    assert f"no voxel size along {named} " in caplog.text
+    assert ", ".join(str(used[2 - axis]) for axis in axes) + " mm is used" in caplog.text
