@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from sparseunet.workspace import CONFIDENCE, DATASET_JSON, PROVENANCE
 _IMAGES = "imagesTr"
 _LABELS = "labelsTr"
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
+_SUFFIX_OF_OTHERS = re.compile(r"(_\d{4}|\.seg)$", re.IGNORECASE)
+"""What images end in, or segmentations of 3D Slicer, where the label of a case has nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +73,7 @@ def find_training_cases(
     label_paths, label_problems = _files(naming.root / _LABELS, naming)
     labels = {path.name[: -len(naming.file_ending)]: path for path in label_paths}
     problems += label_problems if needs_labels else []
+    problems += _rename_labels(labels, images, naming)
     for name in sorted(images.keys() - labels.keys()) if labels and needs_labels else ():
         path = naming.root / _LABELS / f"{name}{naming.file_ending}"
         problems.append(
@@ -106,6 +109,34 @@ def find_training_cases(
         for name in sorted(images.keys() | labels.keys())
     )
     return cases, [*problems, *_lost_provenance(cases, naming)]
+
+
+def _rename_labels(
+    labels: dict[str, Path], images: Mapping[str, object], naming: Naming
+) -> list[Problem]:
+    """Give labels that are called as an image or a segmentation tool calls files to their cases.
+
+    Returns:
+        A problem for each: `CASE_0000.ext` or `CASE.seg.ext` in place of `CASE.ext`.
+    """
+    problems = []
+    for name in sorted(labels.keys() - images.keys()):
+        case = _SUFFIX_OF_OTHERS.sub("", name)
+        if case == name or case not in images or case in labels:
+            continue
+        path = labels[case] = labels.pop(name)
+        expected = f"{case}{naming.file_ending}"
+        problems.append(
+            _missing(
+                naming,
+                path,
+                case=case,
+                found=f"a label called {path.name}",
+                expected=f"{expected}, the name of the case without number of a channel",
+                fix=f"rename it to {expected}",
+            )
+        )
+    return problems
 
 
 def _lost_provenance(cases: Sequence[Case], naming: Naming) -> list[Problem]:

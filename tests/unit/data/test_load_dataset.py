@@ -125,6 +125,20 @@ def test_labels_of_which_nobody_says_who_drew_them_are_named_where_others_are(
     assert all(case.provenance is not None for case in load_dataset(folder).cases)
 
 
+@pytest.mark.parametrize("suffix", ["_0000", ".seg"])
+def test_labels_called_as_other_files_are_told_their_names(tmp_path: Path, suffix: str) -> None:
+    folder = make_dataset(tmp_path / "d", "a", "b", "c")
+    for name in ("a", "b"):
+        label = folder / "labelsTr" / f"{name}.nii.gz"
+        label.rename(label.with_name(f"{name}{suffix}.nii.gz"))
+    with pytest.raises(DatasetError) as caught:
+        load_dataset(folder)
+    problems = caught.value.problems
+    assert [problem.fix for problem in problems] == [f"rename it to {n}.nii.gz" for n in "ab"]
+    assert problems[0].case == "a"
+    assert problems[0].file == f"labelsTr/a{suffix}.nii.gz"
+
+
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
     folder = make_dataset(
         tmp_path / "d",
