@@ -126,7 +126,15 @@ class Prepared:
         """
         if fold == "all":
             return Split(train=tuple(cases), val=())
-        splits, source = self.splits(), self.folder / SPLITS_JSON
+        source = self.folder / SPLITS_JSON
+        one = None if source.is_file() else _what_cannot_be_split(cases, self.dataset_json)
+        if one is not None:
+            raise RequestError(
+                f"{self.name} has one {one}, which cannot be split into folds; train on the fold "
+                "all.",
+                setting="fold",
+            )
+        splits = self.splits()
         if not str(fold).isdigit() or int(fold) >= len(splits):
             raise RequestError(
                 f"No fold {fold!r}; expected 0 to {len(splits) - 1} (from {source}) or all.",
@@ -309,14 +317,21 @@ def _choose(plan: Plan, names: Sequence[str] | None) -> list[Configuration]:
     return list({item.data_identifier: item for item in reversed(chosen)}.values())[::-1]
 
 
+def _what_cannot_be_split(cases: Sequence[str], description: Mapping[str, Any]) -> str | None:
+    """Return `case` or `group` if there is only one, which no folds can be made of."""
+    groups = parse_groups(description, list(cases))
+    if len(cases if groups is None else set(groups.values())) >= 2:
+        return None
+    return "case" if groups is None else "group of cases"
+
+
 def _write_splits(path: Path, dataset: Dataset) -> None:
     """Split the cases for cross-validation; splits that are there are brought up to date."""
     names = {case.name for case in dataset.cases}
     groups = parse_groups(dataset.description, sorted(names))
     given = next((file for file in (path, dataset.folder / SPLITS_JSON) if file.is_file()), None)
     if given is None:
-        if len(names if groups is None else set(groups.values())) < 2:
-            one = "case" if groups is None else "group"
+        if (one := _what_cannot_be_split(sorted(names), dataset.description)) is not None:
             logger.warning("%s has one %s and so no folds; train on fold all.", dataset.name, one)
         else:
             write_json(path, splits_to_json(make_splits(sorted(names), groups=groups)))

@@ -134,6 +134,18 @@ def test_a_public_dataclass_says_its_fields_in_its_docstring(name):
     assert lacking == []
 
 
+def test_what_cannot_be_split_is_told_to_train_on_all(tmp_path):
+    raw = tmp_path / "raw" / "Dataset009_One"
+    make_dataset(raw, num_training=1, num_test=0)
+    prepared = su.prepare(raw, workspace=tmp_path, configurations=["2d"])
+    with pytest.raises(
+        su.errors.RequestError, match=r"one case.* train on the fold all"
+    ) as refusal:
+        su.train(prepared, "2d", 0, recipe={"iterations": 1}, device="cpu", **SMALL)
+    assert refusal.value.setting == "fold"
+    assert su.train(prepared, "2d", recipe={"iterations": 1}, device="cpu", **SMALL).has_finished
+
+
 def test_learning_from_thin_patches_leaves_the_patch_of_prediction_as_it_is_planned(
     place, tmp_path
 ):
