@@ -136,7 +136,8 @@ def test_both_ways_of_giving_the_first_stage_give_the_same_bytes(cascade, tmp_pa
     assert not (tmp_path / "none").exists()
 
 
-def test_fold_all_learns_behind_fold_all(cascade, capsys):
+def test_fold_all_learns_behind_fold_all(cascade, tmp_path, capsys):
+    cascade = copy(cascade, tmp_path)
     assert train(cascade, "3d_cascade_fullres", "all") == 2
     assert "3d_lowres all" in capsys.readouterr().err
     assert train(cascade, "3d_lowres", "all") == 0
