@@ -214,8 +214,9 @@ def test_every_single_annotated_slice_of_the_spleen_survives_any_spacing(spleen)
             assert np.abs(position - index).max() <= max(0.5, 0.5 * spacing_mm / 5.0) + 1e-6
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def workspace(data_root, tmp_path_factory):
+    """Six cases, for one test alone, since one of them adds a case."""
     root = tmp_path_factory.mktemp("workspace")
     source = data_root / "Dataset004_Hippocampus"
     target = root / "raw" / source.name
