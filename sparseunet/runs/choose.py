@@ -95,6 +95,12 @@ def choose_configuration(
         RequestError: Nothing is complete, or not everything that was named; holds what to train.
     """
     splits_file = workspace.preprocessed_dataset(dataset_name) / SPLITS_JSON
+    if not splits_file.is_file():
+        raise RequestError(
+            f"{dataset_name} has no folds to compare ({splits_file} does not exist). One case, or "
+            "one group of cases, cannot be split; prepare any other dataset first: sparseunet "
+            f"plan_and_preprocess -d {dataset_name}"
+        )
     splits = splits_from_json(read_json(splits_file), source=str(splits_file))
     inputs = _read_inputs(workspace, dataset_name, num_workers)
     chosen_folds = _choose_folds(folds, len(splits), splits_file)

@@ -260,3 +260,12 @@ def test_nothing_trained_and_folds_that_do_not_exist_are_told(workspace, validat
     validate_both(validate, "2d", "run-a", TRUE)
     assert find(workspace, "-f", "0", "7") == 2
     assert "No fold 7; expected 0 to 1" in capsys.readouterr().err
+
+
+def test_a_dataset_without_folds_is_told_why_there_are_none(tmp_path, capsys):
+    (tmp_path / "preprocessed" / "Dataset001_One").mkdir(parents=True)
+    words = ["--workspace", str(tmp_path), "find_best_configuration", "Dataset001_One"]
+    assert main(words) == 2
+    assert "One case, or one group of cases, cannot be split" in " ".join(
+        capsys.readouterr().err.split()
+    )
