@@ -138,7 +138,8 @@ def _stacks_of_scans(
 ) -> list[list[SliceStack]]:
     """Return the stacks of each scan: one, or with the axis `all` three."""
     spacings_mm = np.median([geometry.spacing_mm for geometry in geometries.values()], axis=0)
-    axes = _possible_axes(spacings_mm, axis=axis)
+    shape = np.median([geometry.shape for geometry in geometries.values()], axis=0)
+    axes = _possible_axes(spacings_mm, shape, axis=axis)
     numbers = number_scans(case.name for case in dataset.cases)
 
     def axes_of(name: str) -> tuple[int, ...]:
@@ -153,11 +154,17 @@ def _stacks_of_scans(
     ]
 
 
-def _possible_axes(spacings_mm: np.ndarray, *, axis: Axis) -> tuple[int, ...]:
-    """Return the axes across which slices may lie, by the median spacings along z, y and x."""
+def _possible_axes(spacings_mm: np.ndarray, shape: np.ndarray, *, axis: Axis) -> tuple[int, ...]:
+    """Return the axes across which slices may lie, by median spacings and sizes along z, y and x.
+
+    Pictures that are stored as volumes of one slice are annotated across the axis of one voxel:
+    across another one the slices would be lines.
+    """
     thickest = int(np.argmax(spacings_mm >= spacings_mm.max() * (1 - 1e-3)))
     if axis == "all":
         return _ALL_AXES
+    if axis in ("auto", "alternate") and np.count_nonzero(shape == 1) == 1:
+        return (int(np.argmin(shape)),)
     if axis == "auto":
         return (thickest,)
     if axis != "alternate":

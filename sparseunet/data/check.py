@@ -185,6 +185,18 @@ def _examine_image(case: Case, survey: Survey, problems: list[Problem]) -> Image
                 fix="declare each colour as a channel, or convert the picture to grey",
             )
         )
+    flat = [name for name, size in zip("zyx", read.image.geometry.shape, strict=False) if size == 1]
+    if read.image.geometry.dimensions == 3 and set(flat) & {"y", "x"}:
+        problems.append(
+            _problem(
+                Severity.WARNING,
+                case,
+                case.images[0],
+                found=f"one voxel along {' and '.join(flat)}",
+                expected="slices across z: the slices of a 2D network would be lines here",
+                fix="reorder the axes of image and label so that z is the one of one voxel",
+            )
+        )
     for channel, voxels_ZYX in enumerate(voxels_CZYX):
         low, high = voxels_ZYX.min(), voxels_ZYX.max()
         if low == high:

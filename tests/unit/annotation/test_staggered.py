@@ -27,7 +27,7 @@ from sparseunet.annotation.selection.staggered import (
     systematic_sample,
     visit_evenly,
 )
-from sparseunet.annotation.spending import SpendingOptions
+from sparseunet.annotation.spending import Axis, SpendingOptions
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.geometry import Geometry
 from sparseunet.data.io import write_image
@@ -224,6 +224,18 @@ def test_the_axis_alternates_where_pixels_are_not_too_long(
     assert {case.axis for case in plan.cases} == expected == set(plan.provenance["axes"])
     assert len({case.case for case in plan.cases}) == len(plan.cases) == 6
     assert all(case.num_slices == (12, 14, 16)[case.axis] for case in plan.cases)
+
+
+@pytest.mark.parametrize("flat", [0, 1, 2])
+@pytest.mark.parametrize("axis", ["auto", "alternate"])
+def test_pictures_stored_as_volumes_are_annotated_whole(
+    tmp_path: Path, flat: int, axis: Axis
+) -> None:
+    sizes = [20, 24, 24]
+    sizes[flat] = 1
+    dataset = make_dataset(tmp_path, [(sizes[0], sizes[1], sizes[2])] * 4)
+    plan = make_annotation_plan(dataset, budget="2slices", axis=axis)
+    assert {(case.axis, case.slices) for case in plan.cases} == {(flat, (0,))}
 
 
 def test_what_a_next_round_is_compared_with_is_spread_over_scans_and_places() -> None:

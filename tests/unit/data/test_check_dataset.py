@@ -223,3 +223,16 @@ def test_pictures_in_colour_must_be_declared(tmp_path: Path) -> None:
     assert found_in(check_dataset(tmp_path), Severity.ERROR) == [
         ("x", "3 channels (a picture in colour)")
     ]
+
+
+@pytest.mark.parametrize(("axis", "named"), [(0, ""), (1, "y"), (2, "x")])
+def test_slices_that_would_be_lines_are_a_warning(tmp_path: Path, axis: int, named: str) -> None:
+    folder = make_dataset(tmp_path, {"a": slices(0, 1, 1)}, labels={"background": 0, "a": 1})
+    shape = [6, 5, 4]
+    shape[axis] = 1
+    grid = Geometry(shape=(shape[0], shape[1], shape[2]), spacing_mm=(1.0, 1.0, 1.0))
+    values = np.arange(np.prod(shape)).reshape(shape)
+    write_image(folder / "imagesTr" / "a_0000.nii.gz", values.astype(np.float32), grid)
+    write_label_map(folder / "labelsTr" / "a.nii.gz", (values % 2).astype(np.uint8), grid)
+    found = found_in(check_dataset(folder), Severity.WARNING)
+    assert found == ([("a", f"one voxel along {named}")] if named else [])
