@@ -263,6 +263,7 @@ def _spread_evenly(
     for place, (number, _) in enumerate(left):
         by_stack.setdefault(number, []).append(place)
     open_stacks = list(by_stack)
+    num_terms = 1 + max((stack.number for stack in stacks), default=0)
     order = visit_evenly([stacks[number].number for number in open_stacks], seed=seed)
     chosen: list[int] = []
     turn = 0
@@ -272,7 +273,7 @@ def _spread_evenly(
             if len(chosen) == count or not by_stack[number]:
                 continue
             stack = stacks[number]
-            term = stack.number + turn * (max(one.number for one in stacks) + 1)
+            term = stack.number + turn * num_terms
             (target,) = staggered_slices(stack.num_slices, count=1, number=term, seed=seed)
             nearest = min(by_stack[number], key=lambda one: (abs(left[one][1] - target), one))
             by_stack[number].remove(nearest)

@@ -195,4 +195,4 @@ def _inclusion(weights_K: np.ndarray, count: int) -> np.ndarray:
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
     parts = re.split(r"(\d+)", name)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts if part]
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]

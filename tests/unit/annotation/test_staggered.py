@@ -149,6 +149,7 @@ def test_more_slices_than_there_are_is_refused() -> None:
 def test_scans_are_numbered_in_the_order_that_a_person_expects() -> None:
     numbers = number_scans(["patient_10", "patient_9", "patient_007", "control"])
     assert numbers == {"control": 0, "patient_007": 1, "patient_9": 2, "patient_10": 3}
+    assert number_scans(["a²", "a2", "2a"]) == {"2a": 0, "a2": 1, "a²": 2}
     more = number_scans([*numbers, "patient_11"])
     assert numbers.items() <= more.items()
 
