@@ -25,7 +25,7 @@ from sparseunet.annotation.planning_request import (
 )
 from sparseunet.annotation.selection import DEFAULT_SELECTOR, load_selector
 from sparseunet.annotation.selection.slices import ChosenSlice, SelectionRequest, SliceStack
-from sparseunet.annotation.selection.staggered import number_scans, visit_evenly
+from sparseunet.annotation.selection.staggered import number_scans
 from sparseunet.annotation.volumes import VOLUME_CHOICES
 from sparseunet.data.dataset import Case, Dataset
 from sparseunet.data.geometry import Geometry
@@ -243,12 +243,11 @@ def _spend(
     if mode == "selector" or (mode == "auto" and selector in _DATASET_SELECTORS):
         return [stack for stacks in volumes for stack in stacks], None, chosen.num_slices
     firsts = [stacks[0] for stacks in volumes]
-    if chosen.num_volumes == len(volumes):
-        places = visit_evenly([stack.number for stack in firsts], seed=seed)
-    else:
-        places = VOLUME_CHOICES[options.volume_choice](
-            firsts, count=chosen.num_volumes, seed=seed, num_workers=options.num_workers
-        )
+    # Where all are taken there is an order to choose, for which no scan need be read.
+    choice = "even" if chosen.num_volumes == len(volumes) else options.volume_choice
+    places = VOLUME_CHOICES[choice](
+        firsts, count=chosen.num_volumes, seed=seed, num_workers=options.num_workers
+    )
     depths = [situation.depths[place] for place in places]
     per_volume = _slices_of_volumes(budget, depths, chosen.num_slices, options.cost)
     _require_enough([volumes[place][0].case.name for place in places], depths, per_volume)

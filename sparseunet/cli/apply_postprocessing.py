@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sparseunet.artifacts import read_json, write_json
 from sparseunet.cli.options import add_num_workers_argument
 from sparseunet.errors import RequestError
+from sparseunet.prediction.existing import refuse_existing
 from sparseunet.workspace import DATASET_JSON, POSTPROCESSING_JSON
 
 if TYPE_CHECKING:
@@ -62,8 +63,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise RequestError(f"{output} is where the segmentations lie; choose another folder.")
     _require_same_classes(folder, postprocessing)
     if not arguments.overwrite:
-        from sparseunet.prediction.existing import refuse_existing
-
         refuse_existing(output, [f"{case}{ending}" for case in cases])
     dropped = apply_postprocessing(
         postprocessing,
